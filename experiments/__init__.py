@@ -1,0 +1,1 @@
+"""Procedures over the framework's parts."""

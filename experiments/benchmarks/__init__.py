@@ -1,0 +1,1 @@
+"""Measurements of speed against the usual way of doing the same."""

@@ -1,0 +1,116 @@
+"""Train, watch on the validation split, judge on the held-out splits: the default experiment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from framework.checkpoint import open_checkpoint, save_checkpoint
+from framework.config import Count
+from framework.errors import CheckpointError
+from framework.evaluation import evaluate
+from framework.experiment import Experiment, Interrupted, Run, Stop, write_json
+from framework.interfaces import Learning
+from framework.plots import learning_curve
+from framework.progress import progress
+from framework.rollout import observations
+from framework.summary import judge, print_summary, stories_table
+from framework.types import Estimate
+
+
+class Train(Experiment):
+    """Warm start (if any), learning with a validation curve, evaluation on every held-out split, and the run directory.
+
+    Args:
+        episodes: of each evaluation at the end.
+        curve_points: evaluations while learning; at each a checkpoint is kept that the run can be resumed from.
+        curve_episodes: of each of them.
+        explore_episodes: random episodes on which the policy's statistics are fitted.
+    """
+
+    def __init__(self, episodes: Count, curve_points: Count, curve_episodes: Count, explore_episodes: Count) -> None:
+        self.episodes, self.curve_points, self.curve_episodes, self.explore_episodes = episodes, curve_points, curve_episodes, explore_episodes
+
+    def run(self, run: Run) -> bool:
+        """See `Experiment`."""
+        resumed, directory = run.settings.resume, None
+        if resumed:
+            directory, record = open_checkpoint(Path(resumed))
+            if record["finished"]:
+                raise CheckpointError(f"{directory}: this run is finished, there is nothing to resume; use experiment=evaluate checkpoint={directory}")
+            run.check_against(record, directory)
+            record["wall_s"] -= time.monotonic()  # becomes a duration again when the clock is added
+            run.policy.load(directory, run.device)
+        else:
+            record = {"curve": [], "best": None, "wall_s": -time.monotonic(), "env_steps": 0}
+            run.policy.prepare(list(observations(run.domain.make("train"), self.explore_episodes)), run.device)
+            record["before"] = asdict(evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns)
+            self._warm_start(run)
+        self._learn(run, record, directory)
+        run.policy.load(open_checkpoint(run.directory / "best")[0], run.device)
+        self._keep(run, record, finished=True)
+        summary, evaluations = judge(run, self.episodes)
+        summary |= {key: record[key] for key in ("before", "best", "env_steps")} | {"wall_s": round(record["wall_s"] + time.monotonic(), 1)}
+        write_json(run.directory / "summary.json", summary)
+        run.tracker.log({f"final/{name}": summary[name]["mean"] for name in ("return", "score", "score_known")}, record["env_steps"])
+        run.tracker.log_table("episodes", *stories_table(evaluations))
+        run.tracker.log_checkpoint(run.directory / "checkpoint")
+        print_summary(summary, run.directory)
+        return True
+
+    def _warm_start(self, run: Run) -> None:
+        """Clones demonstrations, where the run is to begin so."""
+        if run.warm_start is None:
+            return
+        demonstrations = run.domain.demonstrations("train", run.settings.seed)
+        with progress("warm start", run.warm_start.steps) as tell:
+            run.warm_start.fit(run.policy, demonstrations, tell)  # type: ignore[arg-type]
+
+    def _learn(self, run: Run, record: dict[str, Any], directory: Path | None) -> None:
+        """Lets the algorithm learn; between its rollouts looks on, keeps checkpoints, and stops if asked to."""
+        total = run.algorithm.total_steps
+        every = max(1, total // self.curve_points)
+        with progress(f"train {total:,} steps", total, record["env_steps"]) as tell, Stop() as stop:
+
+            def between_rollouts(env_steps: int, metrics: Mapping[str, float]) -> bool:
+                record["env_steps"] = env_steps
+                tell(env_steps, f"return {metrics['rollout/return']:.2f}" if "rollout/return" in metrics else "")
+                run.tracker.log(metrics, env_steps)
+                if env_steps >= len(record["curve"]) * every:
+                    self._point(run, record)
+                    self._keep(run, record, finished=False)
+                elif stop.signal is not None:
+                    self._keep(run, record, finished=False)
+                return stop.signal is None
+
+            run.algorithm.learn(run.policy, lambda: run.domain.make("train"), Learning(between_rollouts, run.settings.seed, run.device, directory))
+        if stop.signal is not None:
+            raise Interrupted(stop.exit_code, f"python run.py resume={run.directory}")
+        record["env_steps"] = total
+        self._point(run, record)
+
+    def _point(self, run: Run, record: dict[str, Any]) -> None:
+        """One point of the learning curve; the policy that did best on the validation split so far is kept."""
+        returns = evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns
+        record["curve"].append([record["env_steps"], asdict(returns)])
+        if record["best"] is None or returns.mean > record["best"][1]:
+            record["best"] = [record["env_steps"], returns.mean]
+            save_checkpoint(run.directory / "best", run.policy.save, {"env_steps": record["env_steps"]})
+        run.tracker.log({"validation/return": returns.mean, "validation/low": returns.low, "validation/high": returns.high}, record["env_steps"])
+        references = {name: reference.value for name, reference in run.domain.oracle("validation").references.items()}
+        points = [(steps, Estimate(**estimate)) for steps, estimate in record["curve"]]
+        learning_curve(points, references, run.title, run.directory / "learning_curve.png")
+
+    def _keep(self, run: Run, record: dict[str, Any], finished: bool) -> None:
+        """A checkpoint: of a run to go on with, or of the best policy when it is finished."""
+
+        def write(directory: Path) -> None:
+            run.policy.save(directory, working=not finished)
+            if not finished:
+                run.algorithm.save(directory)
+
+        so_far = {**record, "wall_s": round(record["wall_s"] + time.monotonic(), 1), "finished": finished}
+        save_checkpoint(run.directory / "checkpoint", write, {**so_far, "choices": run.choices, "config": run.config, **run.identity})

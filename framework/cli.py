@@ -1,0 +1,133 @@
+"""The command line before Hydra sees it: plug-ins are made known, mistakes get a near name, a checkpoint brings its own choices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from framework.checkpoint import open_checkpoint
+from framework.config import CONF, config_folders, options
+from framework.errors import ConfigError, UserError, near
+
+
+class PluginConfigs(SearchPathPlugin):
+    """Adds the `conf` folder of every installed plug-in to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """See Hydra."""
+        for folder in config_folders():
+            if folder != CONF:
+                search_path.append(provider="touchstone", path=f"file://{folder}")
+
+
+def prepare(arguments: list[str]) -> list[str]:
+    """Checks a command line and returns the one Hydra is to see.
+
+    Raises:
+        UserError: an unknown group, choice or key, or a directory that cannot be written; names a near one.
+    """
+    Plugins.instance().register(PluginConfigs)
+    arguments = _with_choices_of_checkpoint(arguments)
+    try:
+        overrides = OverridesParser.create().parse_overrides([argument for argument in arguments if not argument.startswith("-")])
+    except HydraException as error:
+        raise ConfigError("command line", f"{str(error).splitlines()[0]}; settings are written key=value") from error
+    groups = {folder.name for root in config_folders() for folder in root.iterdir() if folder.is_dir()}
+    for override in overrides:
+        if override.key_or_group in groups:
+            _check_choices(override)
+    chosen = [_first(override) for override in overrides if override.key_or_group in groups and not override.is_delete()]
+    config = _compose(chosen)
+    for override in overrides:
+        if override.key_or_group not in groups and not (override.is_add() or override.is_delete() or override.is_force_add()):
+            _check_key(config, override.key_or_group)
+        if override.key_or_group in ("hydra.run.dir", "hydra.sweep.dir"):
+            _check_writable(Path(str(override.value())))
+    return arguments
+
+
+def _check_choices(override: Override) -> None:
+    group, known = override.key_or_group, options(override.key_or_group)
+    if override.is_delete() or override.value() is None:
+        return
+    choices = override.sweep_string_iterator() if override.is_sweep_override() else [str(override.value())]
+    for choice in choices:
+        if choice not in known and "glob" not in choice:
+            raise ConfigError(f"{group}={choice}", f"there is no such {group}{near(choice, known)}")
+
+
+def _first(override: Override) -> str:
+    value = next(iter(override.sweep_string_iterator())) if override.is_sweep_override() else override.get_value_element_as_str()
+    return f"{override.key_or_group}={value}"
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", overrides=overrides, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError("configuration", " ".join(str(error).split())) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _check_key(config: DictConfig, path: str) -> None:
+    node: Any = config
+    for depth, key in enumerate(path.split(".")):
+        place = ".".join(path.split(".")[:depth])
+        if not OmegaConf.is_dict(node):
+            if OmegaConf.is_list(node) and key.isdigit():
+                return
+            raise ConfigError(path, f"{place} is a value, not a group of settings")
+        if key not in node:
+            known = [str(name) for name in node if name != "hydra" and not str(name).startswith("_")]
+            raise ConfigError(path, f"no such setting{near(key, known)}; to add one that is not there write +{path}=")
+        node = node._get_node(key)
+
+
+def _check_writable(path: Path) -> None:
+    if "${" in str(path):
+        return
+    ancestor = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise ConfigError("hydra.run.dir", f"{path} cannot be made: {ancestor} is {'not a directory' if not ancestor.is_dir() else 'not writable'}")
+
+
+_CARRIED = ("domain", "algo", "policy", "lm", "adapter", "warm_start")
+
+
+def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
+    """Puts the choices that a checkpoint was made with before the user's own.
+
+    They are read as a command line, with all its checks; a target named in a checkpoint is refused.
+    """
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument and not argument.startswith("-"))
+    where = given.get("checkpoint") or given.get("resume")
+    if not where:
+        return arguments
+    _, record = open_checkpoint(Path(where))
+    carried = [str(choice) for choice in record.get("choices", [])]
+    kept = [
+        choice
+        for choice in carried
+        if choice.split("=")[0].split(".")[0] in (*_CARRIED, *(("seed", "experiment", "preset", "tracker", "threads") if given.get("resume") else ()))
+    ]
+    if any("_target_" in choice for choice in kept):
+        raise UserError(f"{where}: names a _target_, which a checkpoint may not choose; give it on the command line if you trust it")
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    own = [argument for argument in arguments if not argument.startswith("-")]
+    keys = {choice.split("=")[0] for choice in own}
+    return [*flags, *(choice for choice in kept if choice.split("=")[0] not in keys), *own]

@@ -1,0 +1,155 @@
+"""From YAML to parts: names are looked up, settings are checked against the constructor, and mistakes get an answer.
+
+The constructor is the schema. `build` turns a node `{_target_: package.module.Class, key: value, ...}` into an object after
+checking its keys, types and ranges against the constructor's annotations; nothing is declared twice. A target must live in one
+of our packages or in an installed plug-in, and no configuration found in a checkpoint is ever built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import typing
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from framework.errors import ConfigError, near
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+ENTRY_POINT = "touchstone.domains"
+
+
+def plugins() -> list[EntryPoint]:
+    """Domain packages that other distributions have registered."""
+    return sorted(entry_points(group=ENTRY_POINT), key=lambda point: point.name)
+
+
+def build(node: Mapping[str, Any], place: str, **parts: Any) -> Any:
+    """Makes the object that a node describes.
+
+    Args:
+        node: settings with a `_target_`.
+        place: where the node stands, for messages (`algo`).
+        parts: constructor arguments that are not settings (other parts).
+
+    Raises:
+        ConfigError: unknown target, unknown or missing key, wrong type or range; names the key and a near one.
+    """
+    target, arguments = check(node, place, parts)
+    try:
+        return target(**arguments, **parts)
+    except ValueError as error:
+        raise ConfigError(place, str(error)) from error
+
+
+def check(node: Mapping[str, Any], place: str, parts: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    """Everything `build` checks before it calls the constructor; returns the class and its validated arguments."""
+    node = to_dict(node)
+    if "_target_" not in node:
+        raise ConfigError(place, "has no _target_, so nothing can be built from it")
+    target = _resolve(str(node["_target_"]), f"{place}._target_")
+    return target, _arguments(target, {key: value for key, value in node.items() if key != "_target_"}, place, parts or {})
+
+
+def check_record(kind: Any, settings: Mapping[str, Any], place: str) -> Any:
+    """A record (dataclass) from settings, checked like any part."""
+    try:
+        return kind(**_arguments(kind, to_dict(settings), place, {}))
+    except ValueError as error:
+        raise ConfigError(place, str(error)) from error
+
+
+def to_dict(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain dictionary with all references resolved."""
+    if isinstance(node, DictConfig):
+        return typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+    return dict(node)
+
+
+def _arguments(target: Any, settings: dict[str, Any], place: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = {name: p for name, p in inspect.signature(target).parameters.items() if name not in parts}
+    plain_class = isinstance(target, type) and not dataclasses.is_dataclass(target)
+    constructor = typing.cast(Any, target).__init__ if plain_class else target
+    hints = typing.get_type_hints(constructor, include_extras=True)
+    for key in settings:
+        if key not in parameters:
+            raise ConfigError(f"{place}.{key}", f"{target.__name__} has no such setting{near(key, parameters)}")
+    for name, parameter in parameters.items():
+        if name not in settings and parameter.default is inspect.Parameter.empty:
+            raise ConfigError(f"{place}.{name}", f"is missing; {target.__name__} needs it")
+    return {key: _value(hints.get(key, Any), value, f"{place}.{key}") for key, value in settings.items()}
+
+
+def _value(hint: Any, value: Any, place: str) -> Any:
+    """`value` as the annotation wants it; records are built from mappings, nested nodes from their target."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return build(value, place)
+    if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
+        return check_record(hint, value, place)
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        inner = "".join(f".{part}" for part in first["loc"] if not str(part).startswith("function"))
+        raise ConfigError(place + inner, f"{first['msg'][0].lower() + first['msg'][1:]}, not {first['input']!r}") from error
+
+
+def _resolve(path: str, place: str) -> Any:
+    """The class or function at a dotted path inside an allowed package."""
+    allowed = {"framework", "domains", "experiments"} | {point.module.split(".")[0] for point in plugins()}
+    module, _, name = path.rpartition(".")
+    if path.split(".")[0] not in allowed:
+        raise ConfigError(place, f"{path!r} is outside the packages that may be built from: {', '.join(sorted(allowed))}")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name and not module.startswith(error.name):
+            raise
+        raise ConfigError(place, f"no module {module!r}") from error
+    except AttributeError as error:
+        raise ConfigError(place, f"{module} has no {name!r}{near(name, vars(importlib.import_module(module)))}") from error
+
+
+def build_domain(node: Mapping[str, Any]) -> Any:
+    """The world that `domain.environment` names."""
+    node = to_dict(node)
+    worlds, environment = node["worlds"], node["environment"]
+    if environment not in worlds:
+        raise ConfigError("domain.environment", f"{node['name']} has no world {environment!r}{near(environment, worlds)}")
+    return build(worlds[environment], f"domain.worlds.{environment}")
+
+
+def load_domain(name: str, environment: str) -> Any:
+    """A world with the settings of its YAML file, for use without a command line (`gymnasium.make`)."""
+    for folder in config_folders():
+        path = folder / "domain" / f"{name}.yaml"
+        if path.exists():
+            return build_domain({**to_dict(typing.cast(DictConfig, OmegaConf.load(path))), "environment": environment})
+    raise ConfigError("domain", f"no domain {name!r}{near(name, options('domain'))}")
+
+
+def config_folders() -> list[Path]:
+    """Our configuration folder and those of the plug-ins that have one."""
+    folders = [CONF]
+    for point in plugins():
+        spec = importlib.util.find_spec(point.module)
+        if spec and spec.origin:
+            folders.append(Path(spec.origin).parent / "conf")
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def options(group: str) -> list[str]:
+    """What can be typed after `group=`."""
+    return sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})

@@ -1,0 +1,300 @@
+"""Does a domain keep its promises? What the author of a plug-in runs: `python run.py experiment=check_domain domain=...`.
+
+Each rule measures one promise, knows no domain by name, and says what it measured. All seeds are fixed: tomorrow it says the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from framework.algorithms.sb3_adapter import EncodedWorld
+from framework.interfaces import Domain, Oracle
+from framework.probes import probe_words
+from framework.rollout import explore, following, observations, onwards, random_acts, situation, story
+from framework.seeding import episode_seed
+from framework.types import Floats
+
+MIN_LANGUAGE_VALUE, MAX_SHARED_LINES = 0.3, 0.1
+MAX_LINE_WORDS, MAX_CHARACTERS = 60, 2_000
+MAX_STEP_SECONDS = 1e-3
+_ERRORS, _MANY_ERRORS = 4.0, 5.0  # standard errors that a mean may be off, and that each of many means may
+_EPISODES, _ROLLED_OUT, _PROBED = 200, 2_000, 3_000
+
+Rule = Callable[[Domain], str]
+
+
+class Broken(Exception):
+    """A rule that does not hold: which, what was seen, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One promise: whether it is kept, and what was measured or is to be mended."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def check_domain(domain: Domain, timed: bool = False) -> list[Check]:
+    """All checks of the world in use; `timed` adds the speed of a step, which depends on the machine."""
+    return [run_rule(rule, domain) for rule in RULES + (speed,) * timed]
+
+
+def run_rule(rule: Rule, domain: Domain) -> Check:
+    """One check; an error inside it is a failure, told in its own words."""
+    try:
+        return Check(rule.__name__, True, rule(domain))
+    except Exception as error:  # noqa: BLE001  a plug-in may raise anything, and the other checks still count
+        return Check(rule.__name__, False, str(error) if isinstance(error, Broken) else f"{type(error).__name__}: {error}")
+
+
+def gymnasium_env(domain: Domain) -> str:
+    """Gymnasium's own checker accepts the world."""
+    return _warned(lambda: check_env(domain.make("train"), skip_render_check=True))
+
+
+def stable_baselines(domain: Domain) -> str:
+    """Stable-Baselines3's checker accepts the world as its algorithms get it."""
+    box = Box(0, 1, (len(domain.acts),), np.float32)
+    reader = SimpleNamespace(space=box, encode=lambda texts, masks: masks.astype(np.float32))  # a policy that reads the mask alone
+    return _warned(lambda: sb3_check_env(EncodedWorld(domain.make("train"), reader)))
+
+
+def seeding(domain: Domain) -> str:
+    """A seed is an episode, told alike by two worlds whatever they played before; other seeds are other episodes."""
+    one, other = domain.make("train"), domain.make("train")
+    stories = [story(one, number) for number in range(_EPISODES)]
+    for number in reversed(range(_EPISODES)):
+        _require(story(other, number) == stories[number], f"seed {number} and the same acts told two stories; draw from np_random, keep nothing from before")
+    different = len({str(story) for story in stories})
+    _require(different > _EPISODES // 10, f"{_EPISODES} seeds told {different} stories; draw the episode from np_random")
+    return f"{_EPISODES} seeds twice: the same {different} stories"
+
+
+def splits(domain: Domain) -> str:
+    """Every split can be made and played, recorded cases by number; no two share the seed of an episode."""
+    names = [*domain.splits, *domain.real_splits]
+    _require("train" in names and len(set(names)) == len(names), f"needs `train` and distinct names, not {names}")
+    seeds = [episode_seed(name, number) for name in names for number in range(1_000)]
+    _require(len(set(seeds)) == len(seeds), f"episodes of {', '.join(names)} share seeds; see framework.seeding")
+    for name in names:
+        world, cases = domain.make(name), domain.real_splits.get(name)
+        for case in range(3) if cases is None else (0, cases // 2, cases - 1):
+            world.reset(seed=episode_seed(name, case), options={} if cases is None else {"case": case})
+            list(onwards(world, random_acts(case)))
+    return f"{', '.join(names)}: made and played"
+
+
+def step(domain: Domain) -> str:
+    """Rewards add up, costs stand apart, masks leave an act, acts keep their names, episodes end in time."""
+    longest, costly = 0, set[str]()
+    for turns in (turns for split in (*domain.splits, *domain.real_splits) for _, turns in explore(domain.make(split), _EPISODES // 2)):
+        longest = max(longest, len(turns))
+        _require(all((turn.info["action_mask"] == after.mask).all() for turn, after in pairwise(turns)), "info['action_mask'] is not action_mask()")
+        for turn in turns:
+            act, terms, costs = domain.acts[turn.action], turn.info["reward_terms"], turn.info["costs"]
+            _require(abs(turn.reward - sum(terms.values())) < 1e-9, f"{act}: reward {turn.reward:g} is not the sum of its reward_terms {terms}")
+            _require(not set(terms) & set(costs), f"{act}: {set(terms) & set(costs)} is both reward and cost; costs stand apart")
+            _require(all(0 <= cost < np.inf for cost in costs.values()), f"{act}: a cost is finite and not negative, unlike {costs}")
+            _require(turn.mask.shape == (len(domain.acts),) and turn.mask.dtype == bool, f"action_mask {turn.mask!r} is not one bool an act")
+            _require(tuple(turn.info["action_labels"]) == tuple(domain.acts), f"info['action_labels'] is not the domain's acts {domain.acts}")
+            costly |= set(costs)
+    unknown = set(domain.cost_limits) - costly - {"format"}
+    _require(not unknown, f"cost_limits has {', '.join(unknown)}, which no act cost (seen: {', '.join(sorted(costly)) or 'none'})")
+    return f"episodes of at most {longest} acts; costs: {', '.join(sorted(costly)) or 'none'}"
+
+
+def forbidden(domain: Domain) -> str:
+    """An act that the mask forbids changes nothing but the clock and costs `format`; repeated, it ends the episode."""
+    world, met = domain.make("train"), 0
+    for number in range(_EPISODES):
+        shown = situation(world, number)
+        before = (shown, world.information_state(), world.action_mask().tolist())
+        for action in np.flatnonzero(~world.action_mask())[:1]:
+            met += 1
+            for turn in onwards(world, lambda *_: int(action)):  # noqa: B023
+                unchanged = (turn.text, turn.next_state, turn.info["action_mask"].tolist()) == before and turn.reward == 0
+                _require(unchanged and not turn.terminated, f"{world.acts[action]} was forbidden and changed the world; see TextWorld")
+                _require(turn.info["costs"].get("format", 0) > 0, f"{world.acts[action]} was forbidden and not charged to the cost `format`")
+    return f"met in {met} episodes"
+
+
+def text(domain: Domain) -> str:
+    """Every observation is in its space: printable, in short lines, of bounded length."""
+    words = characters = 0
+    for split in (*domain.splits, *domain.real_splits):
+        world = domain.make(split)
+        for shown in observations(world, _EPISODES // 2):
+            lines = shown.split("\n")
+            _require(world.observation_space.contains(shown), f"{split}: not in observation_space (its characters, its length): ...{shown[-160:]!r}")
+            _require(all(line.isprintable() and line.strip() for line in lines), f"{split}: a line is empty or unprintable in ...{shown[-160:]!r}")
+            words, characters = max(words, *(len(line.split()) for line in lines)), max(characters, len(shown))
+    _require(words <= MAX_LINE_WORDS, f"a line of {words} words; at most {MAX_LINE_WORDS}: one fact or utterance a line")
+    _require(characters <= MAX_CHARACTERS, f"an observation of {characters} characters; at most {MAX_CHARACTERS}")
+    return f"at most {words} words a line, {characters} characters in all"
+
+
+def state(domain: Domain) -> str:
+    """`get_state` is plain JSON, and a fresh world goes on from it identically, into the next episode too."""
+    world = domain.make("train")
+    for number in range(_EPISODES // 4):
+        situation(world, number)
+        kept = world.get_state()
+        _require(json.loads(json.dumps(kept, allow_nan=False)) == kept, "get_state is changed by a JSON round trip; no tuples, arrays, NaN or number keys")
+        fresh = domain.make("train")
+        fresh.set_state(json.loads(json.dumps(kept)))
+        ends = [([turn.told for turn in onwards(w, random_acts(number))], w.reset()[0]) for w in (world, fresh)]
+        _require(ends[0] == ends[1], f"seed {number}: a world restored by set_state went on differently; keep all state and np_random's")
+    return f"{_EPISODES // 4} situations restored"
+
+
+def action_values(domain: Domain) -> str:
+    """The oracle and the mask agree on what is allowed, references too, and the optimum takes a best act."""
+    for split, oracle in _oracles(domain):
+        turns = [turn for _, turns in explore(domain.make(split), _EPISODES) for turn in turns]
+        states, masks = np.array([turn.state for turn in turns]), np.stack([turn.mask for turn in turns])
+        values = oracle.action_values(states)
+        _require(values.shape == masks.shape, f"{split}: action_values has shape {values.shape}, the masks {masks.shape}")
+        _require(np.isfinite(values[masks]).all() and np.isneginf(values[~masks]).all(), f"{split}: action_values is not -inf exactly where the mask forbids")
+        for name in ("random", "best_constant", "heuristic", "optimum"):
+            chances = oracle.probabilities(name, states)
+            _require(np.allclose(chances.sum(axis=1), 1) and (chances >= 0).all(), f"{split}: probabilities of {name} do not sum to one")
+            _require(not chances[~masks].any(), f"{split}: {name} takes an act that the mask forbids")
+        lost = float((values.max(axis=1, keepdims=True) - values)[oracle.probabilities("optimum", states) > 0].max())
+        _require(lost < 1e-9, f"{split}: `optimum` takes an act that is worth {lost:g} less than the best in action_values")
+    return f"-inf exactly where forbidden, in {len(turns)} situations of each oracle"
+
+
+def lemma(domain: Domain) -> str:
+    """Values are true: on average an act is worth its reward and the value of where it leads (evaluation rests on this)."""
+    worst = 0.0
+    for split, oracle in _oracles(domain):
+        world = domain.make(split)
+        turns = [turn for _, turns in explore(world, _ROLLED_OUT) for turn in turns]
+        actions = np.array([turn.action for turn in turns])
+        promised = oracle.action_values(np.array([turn.state for turn in turns]))[np.arange(len(turns)), actions]
+        led_to = oracle.action_values(np.array([turn.next_state for turn in turns])).max(axis=1)
+        surprise = np.array([turn.reward for turn in turns]) + np.where([turn.terminated for turn in turns], 0, led_to) - promised
+        for action in np.flatnonzero(np.bincount(actions) >= 100):  # of fewer the error is not known
+            worst = max(worst, off := _off(more := surprise[actions == action], 0.0))
+            _require(off <= _MANY_ERRORS, f"{split}: {world.acts[action]} earns {more.mean():+.4f} more than its action value, {off:.1f} standard errors")
+    return f"reward + next value - action value is 0 for every act, at most {worst:.1f} standard errors off"
+
+
+def rollout(domain: Domain) -> str:
+    """Played with real rewards, the references `optimum` and `random` earn and cost what the oracle says."""
+    told = []
+    for split, oracle in _oracles(domain):
+        world = domain.make(split)
+        for name in ("optimum", "random"):
+            said, played = oracle.references[name], []
+            for number in range(_ROLLED_OUT):
+                world.reset(seed=episode_seed(split, number))
+                played.append(list(onwards(world, following(oracle, name, number))))
+            opening = oracle.action_values(np.array([turns[0].state for turns in played])).max(axis=1)
+            pairs = {"return": (said.value, np.array([sum(turn.reward for turn in turns) for turns in played]))}
+            pairs["opening value (the optimum's)"] = (oracle.references["optimum"].value, opening)
+            for cost, value in said.costs.items():
+                pairs[f"cost {cost}"] = (value, np.array([sum(turn.info["costs"].get(cost, 0.0) for turn in turns) for turns in played]))
+            for what, (exact, seen) in pairs.items():
+                off = _off(seen, exact)
+                told.append(f"{split}: {what} of {name} {seen.mean():.4f} played, {exact:.4f} by the oracle, {off:.1f} standard errors apart")
+                _require(off <= _ERRORS, told[-1])
+    return "; ".join(line for line in told if "return" in line)
+
+
+def order(domain: Domain) -> str:
+    """random < heuristic <= optimum <= informed, and best_constant <= optimum."""
+    for split, oracle in _oracles(domain):
+        worth = {name: reference.value for name, reference in oracle.references.items()}
+        small = 1e-9 * max(1.0, *map(abs, worth.values()))
+        listed = f"{split}: {', '.join(f'{name} {value:.3f}' for name, value in worth.items())}"
+        bounded = max(worth["heuristic"], worth["best_constant"]) <= worth["optimum"] + small and worth["optimum"] <= worth["informed"] + small
+        _require(bounded and worth["random"] < worth["heuristic"], f"{listed}; want random < heuristic <= optimum <= informed, best_constant <= optimum")
+    return "random < heuristic <= optimum <= informed; best_constant <= optimum"
+
+
+def language_value(domain: Domain) -> str:
+    """Reading pays: the share of what there is to know that the best reader wins over the best constant act."""
+    worth = {name: reference.value for name, reference in domain.oracle("train").references.items()}
+    share = (worth["optimum"] - worth["best_constant"]) / (worth["informed"] - worth["best_constant"])
+    _require(share >= MIN_LANGUAGE_VALUE, f"{share:.2f}, under {MIN_LANGUAGE_VALUE}: asking hardly pays; make information cheaper or decisions weightier")
+    return f"{share:.2f} of the way from best_constant to informed"
+
+
+def leak(domain: Domain) -> str:
+    """Words tell no more of what acts will earn than the information state does; `framework.probes` says what this can find."""
+    probe = probe_words(domain.make("train"), domain.oracle("train"), _PROBED)
+    if not probe.situations:
+        return "nothing to measure: information states hardly recur, or acts earn the same in all situations of one"
+    told = f"the words explain {probe.explained:+.3f} of what the state leaves open, at most {probe.chance:+.3f} by chance ({probe.situations} situations)"
+    _require(probe.explained <= probe.chance, f"{told}; let the information state and chance alone choose the words")
+    return told
+
+
+def wordings(domain: Domain) -> str:
+    """The test split says things in its own lines."""
+    if "test" not in domain.splits:
+        return "there is no split `test`"
+    train, test = ({line for shown in observations(domain.make(split), 2 * _EPISODES) for line in shown.split("\n")} for split in ("train", "test"))
+    share = len(train & test) / len(test)
+    told = f"{share:.1%} of {len(test)} distinct lines of `test` are in `train` too"
+    _require(share <= MAX_SHARED_LINES, f"{told}, such as {sorted(train & test)[:2]}; give it a bank of its own")
+    return told
+
+
+def speed(domain: Domain) -> str:
+    """A random act, its step and the observation take under a millisecond."""
+    world, taken = domain.make("train"), list[float]()
+    for number in range(_EPISODES):
+        world.reset(seed=number)
+        start = time.perf_counter()
+        turns = list(onwards(world, random_acts(number)))
+        taken.append((time.perf_counter() - start) / len(turns))
+    _require(np.median(taken) < MAX_STEP_SECONDS, f"{1e3 * np.median(taken):.2f} ms a step; look up or draw at reset what costs time")
+    return f"{1e6 * np.median(taken):.0f} microseconds a step"
+
+
+RULES: tuple[Rule, ...] = (
+    gymnasium_env, stable_baselines, seeding, splits, step, forbidden, text, state, action_values, lemma, rollout, order, language_value, leak, wordings,
+)  # fmt: skip
+
+
+def _require(holds: bool | np.bool_, rule: str) -> None:
+    if not holds:
+        raise Broken(rule)
+
+
+def _warned(accept: Callable[[], None]) -> str:
+    """Runs another library's checker; its warnings are worth telling, its errors are raised."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        accept()
+    return "; ".join(dict.fromkeys(re.sub(r"\x1b\[\d+m", "", str(warning.message)) for warning in caught)) or "no warnings"
+
+
+def _oracles(domain: Domain) -> list[tuple[str, Oracle]]:
+    """Each distinct oracle, with the first split it speaks of."""
+    pairs = [(split, domain.oracle(split)) for split in domain.splits]
+    return [pair for number, pair in enumerate(pairs) if not any(pair[1] is earlier for _, earlier in pairs[:number])]
+
+
+def _off(sample: Floats, expected: float) -> float:
+    """How many standard errors the mean of a sample is from what was expected."""
+    if not np.isfinite(sample).all():
+        return np.inf
+    error = max(float(sample.std()) / len(sample) ** 0.5, 1e-9 * max(1.0, abs(expected)))  # where there is no chance there is still rounding
+    return float(abs(sample.mean() - expected) / error)

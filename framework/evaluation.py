@@ -1,0 +1,120 @@
+"""How good is a policy? Its worth on held-out episodes, as a share of the optimum, with an interval.
+
+In a world with an oracle an episode is not scored by its luck. By the performance-difference lemma (Kakade and Langford, 2002)
+
+    J(pi) = V*(s_0) + E_pi[ sum_t Q*(s_t, a_t) - V*(s_t) ],
+
+so an episode is worth the optimum less what each act gave away, and a flawless policy has an interval of no width. All policies
+meet the same episodes (common random numbers). Recorded cases are scored by what truly happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from framework.interfaces import Domain, Oracle, Policy, World
+from framework.seeding import episode_seed
+from framework.statistics import bootstrap
+from framework.types import Episode, Estimate, Floats, Ints, Observations, Step
+
+_TOGETHER = 256  # episodes played side by side
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One policy on one split."""
+
+    split: str
+    returns: Estimate
+    score: Estimate | None  # share of the optimum: 0 for random acts, 1 for the best; None for recorded cases
+    costs: Mapping[str, float]  # mean violations an episode
+    values: Floats  # [episodes], what `returns` averages
+    stories: Sequence[Episode]  # a few episodes, to read
+
+
+@dataclass
+class _Seat:
+    """A world being played."""
+
+    number: int
+    world: World
+    text: str
+    mask: np.ndarray
+    value: float
+    costs: dict[str, float] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    ended: bool = False
+
+
+def evaluate(policy: Policy, domain: Domain, split: str, episodes: int, on_episodes: Callable[[int], None] = lambda done: None, stories: int = 4) -> Evaluation:
+    """Plays the first `episodes` of a split (all cases of a recorded one), the policy taking its best act.
+
+    Args:
+        policy: who acts.
+        domain: the world.
+        split: one of the domain's splits or real splits.
+        episodes: how many.
+        on_episodes: told how many are done, now and then.
+        stories: how many episodes to keep for reading.
+    """
+    recorded = split in domain.real_splits
+    episodes = domain.real_splits.get(split, episodes)
+    oracle = domain.oracle(split)
+    worlds = [domain.make(split) for _ in range(min(_TOGETHER, episodes))]
+    seats: list[_Seat] = []
+    for first in range(0, episodes, _TOGETHER):
+        seats += _play(policy, oracle, worlds, split, range(first, min(first + _TOGETHER, episodes)), recorded)
+        on_episodes(len(seats))
+    values = np.array([seat.value for seat in seats])
+    names = dict.fromkeys([*domain.cost_limits, *(name for seat in seats for name in seat.costs)])
+    costs = {name: float(np.mean([seat.costs.get(name, 0.0) for seat in seats])) for name in names}
+    returns = bootstrap(values)
+    told = [Episode(seat.number, seat.steps, seat.value) for seat in seats[:stories]]
+    return Evaluation(split, returns, None if recorded else score(returns, oracle), costs, values, told)
+
+
+def score(returns: Estimate, oracle: Oracle) -> Estimate:
+    """`(J - J_random) / (J* - J_random)`."""
+    random, optimum = oracle.references["random"].value, oracle.references["optimum"].value
+    return Estimate(*((value - random) / (optimum - random) for value in (returns.mean, returns.low, returns.high)))
+
+
+def _play(policy: Policy, oracle: Oracle, worlds: Sequence[World], split: str, numbers: range, recorded: bool) -> list[_Seat]:
+    """Plays some episodes side by side to their ends."""
+    seats = []
+    for number, world in zip(numbers, worlds, strict=False):
+        text, info = world.reset(seed=episode_seed(split, number), options={"case": number} if recorded else {})
+        start = 0.0 if recorded else oracle.references["optimum"].value
+        seats.append(_Seat(number, world, text, info["action_mask"], start))
+    while playing := [seat for seat in seats if not seat.ended]:
+        states = _states([seat.world for seat in playing])
+        actions = policy.act(Observations([seat.text for seat in playing], np.stack([seat.mask for seat in playing]), states), deterministic=True)
+        values = oracle.action_values(states)
+        for row, (seat, action) in enumerate(zip(playing, actions, strict=True)):
+            allowed = seat.mask[action]
+            truncated = _step(seat, int(action))
+            if recorded:
+                seat.value += sum(seat.steps[-1].reward_terms.values())
+            elif allowed:  # a forbidden act changes nothing, so it gives nothing away
+                seat.value += float(values[row, action] - values[row].max())
+            if truncated and not recorded:  # what was still to be had is lost
+                seat.value -= float(oracle.action_values(_states([seat.world])).max())
+    return seats
+
+
+def _step(seat: _Seat, action: int) -> bool:
+    """Takes an act and writes it down; returns whether the clock ended the episode."""
+    shown = seat.text
+    seat.text, _, terminated, truncated, info = seat.world.step(action)
+    seat.mask, seat.ended = info["action_mask"], terminated or truncated
+    seat.steps.append(Step(shown, seat.world.acts[action], info["reward_terms"], info["costs"]))
+    for name, cost in info["costs"].items():
+        seat.costs[name] = seat.costs.get(name, 0.0) + cost
+    return truncated
+
+
+def _states(worlds: Sequence[World]) -> Ints:
+    return np.array([world.information_state() for world in worlds], dtype=np.int64)

@@ -1,0 +1,149 @@
+"""What an experiment is given, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from framework.config import Count
+from framework.errors import CheckpointError, ConfigError
+from framework.interfaces import Algorithm, Domain, Policy, Tracker, WarmStart
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings at the top of the configuration."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    device: str
+    threads: Count | None
+    checkpoint: str | None
+    resume: str | None
+
+    def torch_device(self) -> torch.device:
+        """The device asked for; `auto` takes CUDA where there is one.
+
+        Raises:
+            ConfigError: it is not there.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError as error:
+            raise ConfigError("device", f"{self.device!r} is not auto, cpu, cuda, cuda:N or mps") from error
+        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, False)
+        if not available or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+            raise ConfigError("device", f"{self.device} was asked for, but torch finds none here; use device=cpu or device=auto")
+        return device
+
+
+@dataclass(frozen=True)
+class Run:
+    """The built parts of one run."""
+
+    domain: Domain
+    policy: Policy
+    algorithm: Algorithm
+    warm_start: WarmStart | None
+    tracker: Tracker
+    settings: Settings
+    device: torch.device
+    directory: Path
+    config: Mapping[str, Any]  # the composed configuration, redacted
+    names: Mapping[str, str]  # what was chosen in each group
+    choices: tuple[str, ...]  # the overrides of the command line, redacted
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Which run this is."""
+        chosen = {group: self.names[group] for group in ("algo", "policy", "lm", "adapter", "warm_start")}
+        return {"domain": self.domain.name, "environment": self.domain.environment, **chosen, "seed": self.settings.seed}
+
+    @property
+    def title(self) -> str:
+        """The same, for people."""
+        i = self.identity
+        return f"{i['domain']}/{i['environment']}, {i['algo']}, lm={i['lm']} ({i['adapter']}), warm start: {i['warm_start']}, seed {i['seed']}"
+
+    def check_against(self, record: Mapping[str, Any], directory: Path) -> None:
+        """Compares a checkpoint's configuration with this run's where a policy depends on it.
+
+        Raises:
+            CheckpointError: they differ; names each setting with both values.
+        """
+        ours, theirs = (_flat({key: config.get(key) for key in _POLICY_DEPENDS_ON}) for config in (self.config, record.get("config", {})))
+        differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+        if differing:
+            told = "; ".join(f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in differing[:5])
+            raise CheckpointError(f"{directory}: of another configuration: {told}. Leave these settings out to take the checkpoint's own")
+
+
+_POLICY_DEPENDS_ON = ("policy", "lm", "adapter")
+
+
+def _flat(config: Any, place: str = "") -> dict[str, Any]:
+    if not isinstance(config, Mapping):
+        return {place: config}
+    return {key: value for name, part in config.items() for key, value in _flat(part, f"{place}.{name}".lstrip(".")).items()}
+
+
+class Experiment(ABC):
+    """A procedure over the parts of a run."""
+
+    @abstractmethod
+    def run(self, run: Run) -> bool:
+        """Carries the procedure out; returns whether what it was to establish holds."""
+
+
+class Stop:
+    """Turns Ctrl-C, SIGTERM and SIGUSR1 into a request to stop at the next safe place; a second signal stops at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process ended by that signal."""
+        return 128 + (self.signal or 0)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = number
+        print("\nstopping at the next safe place (again: at once)", flush=True)
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop has stopped: with what exit code, and how to go on."""
+
+    def __init__(self, code: int, how: str) -> None:
+        super().__init__(how)
+        self.code = code
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a small file whole or not at all."""
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    fresh.replace(path)

@@ -1,0 +1,197 @@
+"""Verbs: the whole contract between the parts, on one page.
+
+A `Domain` makes worlds and knows their truth, a `Policy` acts, an `Algorithm` makes it act better, a `RewardModel` says what it
+is trained on, a `Tracker` keeps the record. A plug-in subclasses one of these and names itself in a YAML file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import gymnasium
+import numpy as np
+import torch
+
+from framework.seeding import episode_seed
+from framework.types import ActionEvaluation, Bools, Demonstration, Floats, Ints, Observations, Reference, Step
+
+SPLITS = ("train", "validation", "test", "shift")
+"""`validation`: unseen seeds, known wordings. `test`: unseen seeds and wordings. `shift`: the world itself changes."""
+
+
+class World(gymnasium.Env[str, int], ABC):
+    """A gymnasium environment whose observation is text and whose state can be read, kept and restored.
+
+    `reset` and `step` return `info` with `action_mask`, `reward_terms` (their sum is the reward) and `costs`.
+    """
+
+    acts: tuple[str, ...]
+    max_steps: int
+
+    @abstractmethod
+    def action_mask(self) -> Bools:
+        """Acts allowed now, `[A]`."""
+
+    @abstractmethod
+    def information_state(self) -> tuple[int, ...]:
+        """All that an ideal reader can know from the text so far, as the oracle indexes it."""
+
+    @abstractmethod
+    def get_state(self) -> dict[str, Any]:
+        """Everything needed to go on exactly from here, as plain JSON."""
+
+    @abstractmethod
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restores what `get_state` returned."""
+
+
+class Oracle(ABC):
+    """Exact knowledge of a world.
+
+    `references` holds at least `random`, `best_constant`, `heuristic`, `optimum` and `informed` (who sees the hidden state).
+    """
+
+    @property
+    @abstractmethod
+    def references(self) -> Mapping[str, Reference]:
+        """Return and costs of the reference policies."""
+
+    @abstractmethod
+    def action_values(self, states: Ints) -> Floats:
+        """Optimal action values `[B, A]` of information states `[B, K]`; -inf where the act is not allowed."""
+
+    @abstractmethod
+    def probabilities(self, reference: str, states: Ints) -> Floats:
+        """What a reference policy (`random`, `best_constant`, `heuristic`, `optimum`) does: `[B, A]`."""
+
+
+class Domain(ABC):
+    """A family of worlds in one subject, one of which is in use: makes its environments and gives its oracle."""
+
+    name: ClassVar[str]  # what is typed after domain=
+    environment: ClassVar[str]  # which world; the gymnasium id is `name/environment-v0`
+    acts: tuple[str, ...]
+    cost_limits: Mapping[str, float]
+    splits: tuple[str, ...] = SPLITS
+    real_splits: Mapping[str, int] = {}  # splits of recorded cases with true outcomes, and how many: scored by what happened
+
+    @abstractmethod
+    def make(self, split: str) -> World:
+        """A fresh environment of a split; `reset(seed=...)` starts an episode."""
+
+    @abstractmethod
+    def oracle(self, split: str) -> Oracle:
+        """The truth about a split."""
+
+    def demonstrations(self, split: str, seed: int, wander: float = 0.5) -> Iterator[Demonstration]:
+        """Endless situations with the worth of every act, met on the optimal policy's way and off it.
+
+        Args:
+            split: where the situations come from.
+            seed: of the choice of episodes and of wandering.
+            wander: share of acts taken at random, so that situations off the best path are met too.
+        """
+        world, oracle, rng = self.make(split), self.oracle(split), np.random.default_rng(seed)
+        while True:
+            text, info = world.reset(seed=episode_seed(split, int(rng.integers(2**27))))
+            ended = False
+            while not ended:
+                values = oracle.action_values(np.array([world.information_state()]))[0]
+                yield Demonstration(text, info["action_mask"], values)
+                act = rng.choice(np.flatnonzero(info["action_mask"])) if rng.random() < wander else values.argmax()
+                text, _, terminated, truncated, info = world.step(int(act))
+                ended = terminated or truncated
+
+
+class Policy(ABC):
+    """Acts on text. Learning policies also evaluate acts, and keep their weights in a directory."""
+
+    @abstractmethod
+    def act(self, observations: Observations, deterministic: bool = False) -> Ints:
+        """One act for each observation, `[B]`."""
+
+    def evaluate(self, observations: Observations, actions: Ints) -> ActionEvaluation:
+        """Log-probability, entropy and value of given acts, with gradients."""
+        raise TypeError(f"{type(self).__name__} does not learn")
+
+    def prepare(self, observations: Sequence[str], device: torch.device) -> None:
+        """Called once before learning with sampled training observations: fits statistics, loads and places weights."""
+
+    def save(self, directory: Path, working: bool = False) -> None:
+        """Writes safetensors and JSON; for a run that shall go on exactly, its working memory too."""
+        raise TypeError(f"{type(self).__name__} has nothing to save")
+
+    def load(self, directory: Path, device: torch.device) -> None:
+        """Restores what `save` wrote."""
+        raise TypeError(f"{type(self).__name__} has nothing to load")
+
+
+class RewardModel(ABC):
+    """What a policy is trained on. Evaluation never uses it: that is always the domain's own reward."""
+
+    @abstractmethod
+    def score(self, turns: Sequence[Step]) -> Floats:
+        """A reward for each turn of an episode, `[T]`."""
+
+
+class Tracker(ABC):
+    """Where numbers go while a run is under way."""
+
+    @abstractmethod
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Records metrics at an environment step."""
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | float]]) -> None:
+        """Records a table, where the tracker can show one."""
+
+    def log_checkpoint(self, directory: Path) -> None:
+        """Records a finished checkpoint, where the tracker keeps such things."""
+
+    def close(self) -> None:
+        """Ends the record."""
+
+
+class Progress(Protocol):
+    """Called by an algorithm as it goes; returns False to make it stop cleanly."""
+
+    def __call__(self, env_steps: int, metrics: Mapping[str, float]) -> bool:
+        """Whether to go on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a run of learning is to go."""
+
+    progress: Progress
+    seed: int
+    device: torch.device
+    resume: Path | None = None  # where `Algorithm.save` wrote
+
+
+class Algorithm(ABC):
+    """Improves a policy in a world."""
+
+    total_steps: int  # environment steps of a whole run
+
+    @abstractmethod
+    def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
+        """Trains `policy` in place until `total_steps`, or until `run.progress` says stop."""
+
+    def save(self, directory: Path) -> None:
+        """Writes what is needed to go on exactly from here; may be called from within `run.progress`."""
+        raise TypeError(f"{type(self).__name__} cannot be interrupted and resumed")
+
+
+class WarmStart(ABC):
+    """Improves a policy from demonstrations, before an algorithm improves it from reward."""
+
+    steps: int  # gradient steps of the whole fit
+
+    @abstractmethod
+    def fit(self, policy: Policy, demonstrations: Iterator[Demonstration], tell: Callable[[int, str], None]) -> None:
+        """Trains `policy` in place; `tell` hears of every step."""

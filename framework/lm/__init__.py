@@ -1,0 +1,1 @@
+"""The language model under heads: text in, features out."""

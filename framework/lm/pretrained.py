@@ -1,0 +1,169 @@
+"""Transformers as readers of lines: any model in Hugging Face layout, frozen or with a LoRA adapter, or of random weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from framework.config import Count
+from framework.data_packages import package_file
+from framework.errors import ConfigError
+from framework.lm.encoder import LineEncoder, Standardiser
+
+_BATCH_TOKENS = 8_192  # tokens of one forward pass without gradients
+
+
+class Lora:
+    """Low-rank adapters on every linear layer of the model (Hu et al., 2021; peft)."""
+
+    def __init__(self, rank: Count = 8, alpha: Count = 16) -> None:
+        self.rank, self.alpha = rank, alpha
+
+
+class PretrainedEncoder(LineEncoder):
+    """Reads lines with some layers of a transformer; a line's vector is the mean of its tokens' hidden states.
+
+    The middle layers of a sentence encoder keep more of what an utterance says than the last one does, so several are kept
+    and the head mixes them; layers above the last one asked for are not run.
+
+    Args:
+        path: local directory or hub name.
+        package: installed package that carries the model at `path`, instead of the two above.
+        layers: hidden states to keep; 0 is the embedding.
+        sha256: expected digest of `model.safetensors`, checked where given.
+        weights: `random` keeps architecture and tokenizer and draws new weights from `seed`: a control.
+        dtype: `auto` takes bfloat16 where the processor has it.
+        adapter: what is trained inside the model; nothing if None.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        package: str | None = None,
+        layers: tuple[int, ...] = (1, 3, 5),
+        sha256: str | None = None,
+        weights: Literal["pretrained", "random"] = "pretrained",
+        seed: int = 0,
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        adapter: Lora | None = None,
+    ) -> None:
+        super().__init__()
+        if not layers or min(layers) < 0:
+            raise ValueError(f"layers must be one or more hidden states, counted from 0, not {layers}")
+        self.path, self.package, self.layers, self.sha256 = path, package, layers, sha256
+        self.weights, self.seed, self.dtype, self.adapter = weights, seed, dtype, adapter
+        self.trainable = adapter is not None
+        self.register_state_dict_post_hook(_drop_frozen_weights)
+
+    def place(self, device: torch.device) -> None:
+        """Loads tokenizer and weights."""
+        from transformers import AutoConfig, AutoTokenizer
+
+        source = self._source()
+        config = AutoConfig.from_pretrained(source)
+        if max(self.layers) > config.num_hidden_layers:
+            raise ConfigError("lm.layers", f"{source} has {config.num_hidden_layers} layers, so {max(self.layers)} is not one of them")
+        config.num_hidden_layers = max(1, *self.layers)
+        self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.compute = _bfloat16_if_fast(device) if self.dtype == "auto" else getattr(torch, self.dtype)
+        self.model = self._model(source, config).to(device).eval()
+        self.shape, self.device = (len(self.layers), config.hidden_size), device
+        self.standardise = Standardiser(self.shape).to(device)
+
+    def train(self, mode: bool = True) -> PretrainedEncoder:
+        """Stays in evaluation mode: the model's own dropout would make every reading of a line another."""
+        return super().train(False)
+
+    def fit(self, lines: Sequence[str]) -> None:
+        """Takes the mean and scale of each feature over the training lines."""
+        with torch.no_grad():
+            self.standardise.fit(self._hidden(self.tokens(lines)))
+
+    def tokens(self, lines: Sequence[str]) -> list[bytes]:
+        """Token ids as bytes."""
+        limit = min(self.tokenizer.model_max_length, 512)
+        return [np.asarray(ids, np.int32).tobytes() for ids in self.tokenizer(list(lines), truncation=True, max_length=limit)["input_ids"]]
+
+    def encode(self, tokens: Sequence[bytes]) -> Tensor:
+        """Standardised features; with gradients only where an adapter learns."""
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            features: Tensor = self.standardise(self._hidden(tokens))
+        return features
+
+    def _hidden(self, tokens: Sequence[bytes]) -> Tensor:
+        """Mean hidden states `[n, K, D]`, batched by length so that little is padded."""
+        rows = [np.frombuffer(line, np.int32) for line in tokens]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        parts, first = [], 0
+        while first < len(order):
+            last = first + 1
+            while last < len(order) and (last + 1 - first) * len(rows[order[last]]) <= _BATCH_TOKENS:
+                last += 1
+            parts.append(self._forward([rows[i] for i in order[first:last]]))
+            first = last
+        back = torch.as_tensor(np.argsort(order), device=self.device)
+        return torch.cat(parts)[back] if parts else torch.zeros(0, *self.shape, device=self.device)
+
+    def _forward(self, rows: list[np.ndarray]) -> Tensor:
+        width = max(map(len, rows))
+        ids, mask = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
+        for row, line in enumerate(rows):
+            ids[row, : len(line)], mask[row, : len(line)] = line, 1
+        attention = torch.as_tensor(mask, device=self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.compute == torch.bfloat16):
+            states = self.model(input_ids=torch.as_tensor(ids, device=self.device), attention_mask=attention, output_hidden_states=True).hidden_states
+        kept = torch.stack([states[layer] for layer in self.layers], dim=1).float()
+        weights = attention[:, None, :, None].float()
+        return (kept * weights).sum(dim=2) / weights.sum(dim=2)
+
+    def _source(self) -> str:
+        if self.package is None:
+            return self.path
+        directory = package_file(self.package, self.path, extra="minilm")
+        if self.sha256 is not None:
+            found = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+            if found != self.sha256:
+                raise ConfigError("lm.sha256", f"{directory / 'model.safetensors'} has digest {found}, not the published {self.sha256}")
+        return str(directory)
+
+    def _model(self, source: str, config: object) -> torch.nn.Module:
+        from transformers import AutoModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # the layers that are not run are reported as unused weights
+        if self.weights == "random":
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                model = AutoModel.from_config(config)
+        else:
+            if not Path(source).exists() and Path(source).is_absolute():
+                raise ConfigError("lm.path", f"no directory {source}")
+            model = AutoModel.from_pretrained(source, config=config)
+        model = model.requires_grad_(False)
+        if self.adapter is None:
+            return model.to(self.compute)
+        from peft import LoraConfig, get_peft_model
+
+        lora = LoraConfig(r=self.adapter.rank, lora_alpha=self.adapter.alpha, target_modules="all-linear")
+        return get_peft_model(model, lora)
+
+
+def _bfloat16_if_fast(device: torch.device) -> torch.dtype:
+    """bfloat16 on processors with instructions for it, where it is several times faster; float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if supported() else torch.float32
+
+
+def _drop_frozen_weights(encoder: PretrainedEncoder, state: dict[str, Tensor], prefix: str, _: object) -> None:
+    """Keeps statistics and adapter only: the rest can be had from the model's own files."""
+    for key in [key for key in state if key.startswith(f"{prefix}model.") and "lora_" not in key]:
+        del state[key]

@@ -1,0 +1,42 @@
+"""Pictures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from framework.types import Estimate
+
+_LINES = {"optimum": ("#1b7837", "-"), "heuristic": ("#b8860b", "--"), "best_constant": ("#888888", "--"), "random": ("#888888", ":")}
+
+
+def learning_curve(points: Sequence[tuple[int, Estimate]], references: Mapping[str, float], title: str, path: Path) -> None:
+    """Return against environment steps with its 95 % band, between the references.
+
+    Args:
+        points: steps, and the estimate of the gold return there.
+        references: return of the policies of known worth.
+        title: what was trained.
+        path: a PNG file.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    steps = [step for step, _ in points]
+    axes.fill_between(steps, [e.low for _, e in points], [e.high for _, e in points], alpha=0.25, color="#2166ac", linewidth=0)
+    axes.plot(steps, [e.mean for _, e in points], marker="o", markersize=3, color="#2166ac", label="policy, validation split")
+    for name, (colour, style) in _LINES.items():
+        if name in references:
+            axes.axhline(references[name], color=colour, linestyle=style, linewidth=1)
+            axes.annotate(
+                name.replace("_", " "), (1.0, references[name]), xycoords=("axes fraction", "data"), fontsize=8, color=colour, va="bottom", ha="right"
+            )
+    axes.set(xlabel="environment steps", ylabel="gold return", title=title)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.grid(alpha=0.2)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,178 @@
+"""An actor and a critic on the features of a language model: `policy=head`.
+
+The observation is a set of lines. Each distinct line is read once and projected once; the situation is the sum over its lines,
+because the evidence of independent answers adds up, and small networks turn that into a score for each act and a value. A world
+in which the order of lines matters says so in the line.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+from framework.config import Count, Fraction
+from framework.errors import CheckpointError, ConfigError
+from framework.interfaces import Policy
+from framework.lm.encoder import LineEncoder
+from framework.lm.lines import LineTable
+from framework.types import ActionEvaluation, Bools, Ints, Observations
+
+_FORBIDDEN = -1e8  # score of an act that the mask excludes
+
+
+class Head(nn.Module):
+    """From line features to scores and values.
+
+    Args:
+        shape: (K, D) of a line's features.
+        n_acts: A.
+        width: of the hidden layers.
+        dropout: of line features, in training mode.
+    """
+
+    def __init__(self, shape: tuple[int, int], n_acts: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.read = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(shape[0] * shape[1], width), nn.ReLU(), nn.Linear(width, width))
+        self.actor, self.critic = (
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, outputs))
+            for outputs in (n_acts, 1)
+        )
+        last = self.actor[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.orthogonal_(last.weight, gain=0.01)  # begin near uniform acts
+
+    def forward(self, features: Tensor, index: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores `[B, A]` and values `[B]`.
+
+        Args:
+            features: distinct lines, `[U, K, D]`.
+            index: for each place of an observation which line stands there, `[B, L]`; U for none.
+            mask: allowed acts, `[B, A]`.
+        """
+        lines = self.read(features)
+        lines = torch.cat([lines, lines.new_zeros(1, lines.shape[1])])
+        meaning = nn.functional.embedding(index, lines).sum(dim=1)
+        return self.actor(meaning).masked_fill(~mask, _FORBIDDEN), self.critic(meaning).squeeze(1)
+
+
+class HeadNetwork(nn.Module):
+    """Reader, line table and head: encoded observations in, scores and values out."""
+
+    def __init__(self, lm: LineEncoder, lines: LineTable, head: Head, max_lines: int) -> None:
+        super().__init__()
+        self.lm, self.lines, self.head, self.max_lines = lm, lines, head, max_lines
+
+    def forward(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores `[B, A]` and values `[B]` of line numbers and masks `[B, L + A]`."""
+        device = encoded.device
+        numbers, mask = encoded[:, : self.max_lines].cpu().numpy(), encoded[:, self.max_lines :].to(device) > 0
+        used = int((numbers > 0).any(axis=0).sum())
+        distinct, index = np.unique(numbers[:, :used], return_inverse=True)
+        index = index.reshape(len(numbers), used)
+        if distinct[0] == 0:  # the empty line goes last, where the head keeps its zero
+            distinct, index = distinct[1:], np.where(index == 0, len(distinct) - 1, index - 1)
+        scores, values = self.head(self.lines.features(distinct), torch.as_tensor(index, device=device), mask)
+        return scores, values
+
+    def train_critic_only(self, only: bool) -> None:
+        """Holds everything but the critic still, or lets it go again."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("head.") or "lora_" in name:
+                parameter.requires_grad_(not only or name.startswith("head.critic"))
+
+    def twin(self) -> HeadNetwork:
+        """A copy with a head of its own and the same frozen reader: a target network.
+
+        Raises:
+            ConfigError: the reader learns too, so it cannot be shared.
+        """
+        if self.lm.trainable:
+            raise ConfigError("adapter", "an algorithm with a target network needs a frozen language model; use adapter=frozen or algo=ppo")
+        return HeadNetwork(self.lm, self.lines, copy.deepcopy(self.head), self.max_lines)
+
+
+class HeadPolicy(Policy):
+    """Encodes observations as line numbers and a mask, and scores acts with a `HeadNetwork`.
+
+    Args:
+        lm: the reader of lines.
+        n_acts: A.
+        width: of the head's layers.
+        dropout: of line features, in training mode.
+        max_lines: L; an observation with more lines keeps the first and the last ones.
+        cache: lines whose features are kept in memory.
+    """
+
+    network: HeadNetwork
+
+    def __init__(self, lm: LineEncoder, n_acts: int, width: Count = 128, dropout: Fraction = 0.0, max_lines: Count = 32, cache: Count = 65_536) -> None:
+        self.lm, self.n_acts, self.width, self.dropout, self.max_lines, self.cache = lm, n_acts, width, dropout, max_lines, cache
+        self.space = gymnasium.spaces.Box(0, np.iinfo(np.int64).max, (max_lines + n_acts,), np.int64)
+
+    def prepare(self, observations: Sequence[str], device: torch.device) -> None:
+        """Loads the language model, fits it on the distinct lines and makes a fresh head."""
+        self.lm.place(device)
+        self.lm.fit(sorted({line for text in observations for line in text.split("\n")}))
+        self._assemble(device)
+
+    def encode(self, texts: Sequence[str], masks: Bools) -> Ints:
+        """What the network is given: line numbers, then the mask: `[B, L + A]`."""
+        encoded = np.zeros((len(texts), self.max_lines + self.n_acts), np.int64)
+        for row, text in enumerate(texts):
+            lines = text.split("\n")
+            if len(lines) > self.max_lines:
+                lines = lines[: self.max_lines // 2] + lines[len(lines) - (self.max_lines - self.max_lines // 2) :]
+            encoded[row, : len(lines)] = self.network.lines.numbers(lines)
+        encoded[:, self.max_lines :] = masks
+        return encoded
+
+    @torch.no_grad()
+    def act(self, observations: Observations, deterministic: bool = False) -> Ints:
+        """See `Policy`."""
+        scores, _ = self._forward(observations)
+        chosen = scores.argmax(dim=1) if deterministic else Categorical(logits=scores).sample()
+        return np.asarray(chosen.cpu().numpy())
+
+    def evaluate(self, observations: Observations, actions: Ints) -> ActionEvaluation:
+        """See `Policy`."""
+        scores, values = self._forward(observations)
+        chosen = Categorical(logits=scores)
+        return ActionEvaluation(chosen.log_prob(torch.as_tensor(actions, device=scores.device)), chosen.entropy(), values)
+
+    def save(self, directory: Path, working: bool = False) -> None:
+        """Writes `policy.safetensors`: the head, the reader's statistics and its adapter, not its frozen weights."""
+        state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
+        save_file(state, directory / "policy.safetensors")
+        if working:
+            self.network.lines.save(directory)
+
+    def load(self, directory: Path, device: torch.device) -> None:
+        """Restores what `save` wrote."""
+        if not hasattr(self, "network"):
+            self.lm.place(device)
+            self._assemble(device)
+        found = load_file(directory / "policy.safetensors", device=str(device))
+        expected = self.network.state_dict()
+        wrong = set(found) ^ set(expected) | {
+            key for key in set(found) & set(expected) if not key.endswith("_extra_state") and found[key].shape != expected[key].shape
+        }
+        if wrong:
+            raise CheckpointError(f"{directory}: holds a policy of another configuration; it differs in {', '.join(sorted(wrong)[:4])}")
+        self.network.load_state_dict(found, strict=False)
+        self.network.lines.load(directory)
+
+    def _assemble(self, device: torch.device) -> None:
+        head = Head(self.lm.shape, self.n_acts, self.width, self.dropout).to(device)
+        self.network = HeadNetwork(self.lm, LineTable(self.lm, self.cache), head, self.max_lines).eval()
+
+    def _forward(self, observations: Observations) -> tuple[Tensor, Tensor]:
+        scores, values = self.network(torch.as_tensor(self.encode(observations.texts, observations.masks)))
+        return scores, values

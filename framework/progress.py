@@ -1,0 +1,53 @@
+"""How far along: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Tell(Protocol):
+    """Told how much is done, and perhaps a short note."""
+
+    def __call__(self, now: int, note: str = "") -> None:
+        """Shows it."""
+        ...
+
+
+@contextmanager
+def progress(title: str, total: int, done: int = 0) -> Iterator[Tell]:
+    """Yields a function of how much is done and a short note to show with it.
+
+    Args:
+        title: what is under way.
+        total: how much there is to do.
+        done: how much was done before.
+    """
+    console = Console()
+    start, first = time.monotonic(), done
+
+    def rate(now: int) -> float:
+        return (now - first) / max(time.monotonic() - start, 1e-9)
+
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bars:
+            task = bars.add_task(title, total=total, completed=done, rate="", note="")
+            yield lambda now, note="": bars.update(task, completed=now, rate=f"{rate(now):,.0f}/s", **({"note": note} if note else {}))
+        return
+    last = start
+
+    def tell(now: int, note: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last >= _EVERY:
+            last = time.monotonic()
+            print(f"{title}: {now:,} of {total:,}, {rate(now):,.0f}/s, {(total - now) / max(rate(now), 1e-9):,.0f} s left {note}".rstrip(), flush=True)
+
+    yield tell

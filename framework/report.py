@@ -1,0 +1,62 @@
+"""`report.html`: a run on one page that needs nothing but itself.
+
+What worlds and models say is hostile input: all of it is escaped, and the page's own security policy lets no script run and
+nothing be fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from framework.evaluation import Evaluation
+from framework.types import Episode, Step
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A step, and which lines of its observation were not on the screen before."""
+
+    lines: Sequence[str]
+    step: Step
+
+
+def write_report(summary: Mapping[str, Any], evaluations: Sequence[Evaluation], directory: Path, title: str) -> Path:
+    """Writes `report.html` into a run's directory.
+
+    Args:
+        summary: what `summary.json` holds.
+        evaluations: where the episodes to read are taken from.
+        directory: of the run; its learning curve and its configuration are shown where they exist.
+        title: what was run.
+    """
+    curve, config = directory / "learning_curve.png", directory / "config.yaml"
+    page = _TEMPLATES.get_template("run.html").render(
+        summary=summary,
+        title=title,
+        recorded={split: block for split, block in summary.items() if isinstance(block, Mapping) and "rivals" in block},
+        curve=base64.b64encode(curve.read_bytes()).decode() if curve.exists() else None,
+        config=config.read_text(encoding="utf-8") if config.exists() else None,
+        stories={evaluation.split: [(episode, list(_turns(episode))) for episode in evaluation.stories] for evaluation in evaluations if evaluation.stories},
+    )
+    path = directory / "report.html"
+    path.write_text(page, encoding="utf-8", errors="replace")  # a model may say half a character
+    return path
+
+
+def _turns(episode: Episode) -> Iterator[_Turn]:
+    """Worlds repeat what was said before; a reader wants to see it once."""
+    seen: list[str] = []
+    for step in episode.steps:
+        lines = step.observation.split("\n")
+        yield _Turn(lines[len(seen) :] if lines[: len(seen)] == seen else lines, step)
+        seen = lines

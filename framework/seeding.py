@@ -1,0 +1,24 @@
+"""Seeds: of a run, and of episodes. The episodes of two splits never share a seed."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+_SPLITS = ("train", "validation", "test", "shift")  # a recorded split shares the last room: its cases come by number, not by seed
+_EPISODES = 2**28  # room of one split
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def episode_seed(split: str, number: int) -> int:
+    """Seed of the n-th episode of a split."""
+    room = _SPLITS.index(split) if split in _SPLITS else len(_SPLITS)
+    return room * _EPISODES + number % _EPISODES

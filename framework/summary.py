@@ -1,0 +1,127 @@
+"""What a run came to: `summary.json`, the table at the end, and the episodes worth reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from framework.evaluation import Evaluation, evaluate
+from framework.experiment import Run
+from framework.interfaces import Domain
+from framework.policies.scripted import ReferencePolicy
+from framework.progress import progress
+from framework.statistics import bootstrap
+from framework.types import Episode
+
+_RIVALS = ("random", "best_constant", "heuristic", "optimum")
+
+
+def judge(run: Run, episodes: int) -> tuple[dict[str, Any], list[Evaluation]]:
+    """Evaluates the policy on every held-out split and sums it up as plain data."""
+    domain, splits = run.domain, ["test", "validation", "shift", *run.domain.real_splits]
+    evaluations = {}
+    with progress("evaluate", len(splits)) as tell:
+        for done, split in enumerate(splits):
+            evaluations[split] = evaluate(run.policy, domain, split, episodes)
+            tell(done + 1, split)
+    test, known, shift = evaluations["test"], evaluations["validation"], evaluations["shift"]
+    assert test.score is not None and known.score is not None and shift.score is not None
+    oracle = domain.oracle("test")
+    summary = {
+        **run.identity,
+        "episodes": episodes,
+        "return": asdict(test.returns),
+        "score": asdict(test.score),
+        "score_known": asdict(known.score),
+        "score_shift": asdict(shift.score),
+        "references": {name: oracle.references[name].value for name in (*_RIVALS, "informed")},
+        "references_shift": {name: domain.oracle("shift").references[name].value for name in (*_RIVALS, "informed")},
+        "costs": {name: {"mean": cost, "limit": domain.cost_limits.get(name)} for name, cost in test.costs.items()},
+        "costs_of_references": {name: dict(oracle.references[name].costs) for name in _RIVALS},
+    }
+    for split in domain.real_splits:
+        summary[split] = _recorded(domain, evaluations[split])
+    return summary, list(evaluations.values())
+
+
+def _recorded(domain: Domain, evaluation: Evaluation) -> dict[str, Any]:
+    """Recorded cases: the policy's mean outcome, every rival's on the same cases, and the paired differences."""
+    oracle, rivals = domain.oracle(evaluation.split), {}
+    for name in _RIVALS:
+        rival = evaluate(ReferencePolicy(oracle, name), domain, evaluation.split, 0)
+        ahead = bootstrap(evaluation.values - rival.values)
+        rivals[name] = {"return": asdict(rival.returns), "policy_ahead_by": asdict(ahead)}
+    return {"cases": len(evaluation.values), "return": asdict(evaluation.returns), "costs": dict(evaluation.costs), "rivals": rivals}
+
+
+def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
+    """The table at the end of a run, and where things are."""
+    console = Console(width=110)
+    title = (
+        f"{summary['domain']}/{summary['environment']} · {summary['algo']} · lm={summary['lm']} · warm start: {summary['warm_start']} · seed {summary['seed']}"
+    )
+    table = Table(title=title, title_justify="left")
+    for column in ("policy", "return [95 %]", "score [95 %]", *summary["costs"]):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    limits = ["" if cost["limit"] is None else f"≤ {cost['limit']:g}" for cost in summary["costs"].values()]
+    references, costs = summary["references"], summary["costs_of_references"]
+    low, high = references["random"], references["optimum"]
+    for name in ("random", "best_constant", "heuristic"):
+        table.add_row(name.replace("_", " "), f"{references[name]:.3f}", f"{(references[name] - low) / (high - low):.3f}", *_costs(costs[name], summary))
+    if summary.get("before"):
+        table.add_row("before training, known wordings", _interval(summary["before"]), "", *[""] * len(limits))
+    table.add_row(
+        "trained, unseen wordings (test)",
+        _interval(summary["return"]),
+        _interval(summary["score"]),
+        *(f"{c['mean']:.3f}" for c in summary["costs"].values()),
+        style="bold",
+    )
+    table.add_row("trained, known wordings", "", _interval(summary["score_known"]), *[""] * len(limits))
+    table.add_row("trained, shifted world", "", _interval(summary["score_shift"]), *[""] * len(limits))
+    table.add_row("optimum", f"{high:.3f}", "1.000", *_costs(costs["optimum"], summary))
+    table.add_row("limit", "", "", *limits, style="dim")
+    console.print(table)
+    for split in (key for key, value in summary.items() if isinstance(value, dict) and "rivals" in value):
+        _print_recorded(console, split, summary[split])
+    console.print(
+        f"{summary['env_steps']:,} environment steps, {summary['wall_s']:.0f} s; kept: the policy best on validation, at step {summary['best'][0]:,}. One seed is a demonstration, not a result."
+    )
+    console.print(f"run: {directory}\nsee: {directory / 'learning_curve.png'}, {directory / 'report.html'}")
+    console.print(f"again: python run.py experiment=evaluate checkpoint={directory}", soft_wrap=True)
+
+
+def stories_table(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list[str | float]]]:
+    """Columns and rows of the episodes kept for reading."""
+    columns = ["split", "episode", "observation", "act", "reward", "costs", "value of episode"]
+    return columns, [row for evaluation in evaluations for episode in evaluation.stories for row in _story(evaluation.split, episode)]
+
+
+def _story(split: str, episode: Episode) -> list[list[str | float]]:
+    return [
+        [split, episode.seed, step.observation, step.act, sum(step.reward_terms.values()), ", ".join(n for n, c in step.costs.items() if c), episode.value]
+        for step in episode.steps
+    ]
+
+
+def _print_recorded(console: Console, split: str, recorded: Mapping[str, Any]) -> None:
+    table = Table(title=f"{recorded['cases']} recorded cases ({split}), scored by what truly happened", title_justify="left")
+    for column in ("policy", "mean outcome [95 %]", "trained policy ahead by [95 %, paired]"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    table.add_row("trained", _interval(recorded["return"]), "", style="bold")
+    for name, rival in recorded["rivals"].items():
+        table.add_row(name.replace("_", " "), _interval(rival["return"]), _interval(rival["policy_ahead_by"]))
+    console.print(table)
+
+
+def _interval(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _costs(costs: Mapping[str, float], summary: Mapping[str, Any]) -> list[str]:
+    return [f"{costs[name]:.3f}" if name in costs else "" for name in summary["costs"]]

@@ -1,0 +1,53 @@
+"""python run.py domain=finance algo=ppo: compose the configuration, build the parts, run the experiment."""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from framework.cli import prepare
+from framework.errors import UserError
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> None:
+    """One run; Hydra calls it once for each job of a sweep."""
+    from framework.assemble import assemble  # heavy imports only once the command line is known to be sound
+    from framework.experiment import Interrupted
+
+    hydra_config = HydraConfig.get()
+    single = hydra_config.mode == RunMode.RUN
+    try:
+        directory, sweep = Path(hydra_config.runtime.output_dir), None if single else hydra_config.sweep.dir
+        experiment, run = assemble(config, directory, hydra_config.runtime.choices, hydra_config.overrides.task, sweep)
+        try:
+            holds = experiment.run(run)
+        finally:
+            run.tracker.close()
+    except UserError as error:
+        if not single:
+            raise
+        sys.exit(_complain(error))
+    except Interrupted as stopped:
+        print(f"stopped; nothing is lost. Go on with:\n  {stopped}", flush=True)
+        sys.exit(stopped.code)
+    if not holds:
+        sys.exit(1)
+
+
+def _complain(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:])
+    except UserError as error:
+        sys.exit(_complain(error))
+    main()

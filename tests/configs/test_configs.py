@@ -1,0 +1,146 @@
+"""Every YAML of the menu can be chosen, and builds; every constructor parameter stands in a YAML, and nothing else does."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import shlex
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, TypeAdapter
+
+from framework.assemble import assemble
+from framework.cli import prepare
+from framework.config import CONF, options
+from framework.experiment import Experiment, Run
+
+GIVEN = {  # constructor arguments that are other parts, not settings
+    "policy": {"lm", "n_acts"},
+    "lm": {"adapter"},
+    "tracker": {"directory", "config", "group", "name"},
+}
+NEEDED = {"lm=local": ["lm.path=somewhere"]}  # what an option cannot do without
+CHOICES = [f"{folder.name}={name}" for folder in sorted(CONF.iterdir()) if folder.is_dir() for name in options(folder.name)]
+WORLDS = [f"domain={name}" for name in options("domain")]
+WORLDS = [f"{choice} domain.environment={world}" for choice in WORLDS for world in OmegaConf.load(CONF / "domain" / f"{choice[7:]}.yaml")["worlds"]]
+
+
+def composed(*arguments: str) -> DictConfig:
+    prepared = prepare(list(arguments))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=prepared)
+
+
+def built(directory: Path, *arguments: str) -> tuple[Experiment, Run]:
+    arguments = ("tracker=none", *arguments) if not any(argument.startswith(("tracker=", "preset=")) for argument in arguments) else arguments
+    chosen = {argument.split("=")[0]: argument.split("=")[1] for argument in arguments if "." not in argument.split("=")[0]}
+    experiment, run = assemble(composed(*arguments), directory, chosen, arguments, None)
+    run.tracker.close()
+    return experiment, run
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+@pytest.mark.parametrize("choice", [*CHOICES, *WORLDS])
+def test_every_choice_builds_and_loads_nothing_heavy(choice: str, tmp_path: Path) -> None:
+    experiment, run = built(tmp_path, *choice.split(), *NEEDED.get(choice, []))
+    assert isinstance(experiment, Experiment) and len(run.domain.acts) > 1
+    assert not hasattr(run.policy.lm, "model") and not hasattr(run.policy, "network")  # type: ignore[attr-defined]
+    assert {path.name for path in tmp_path.iterdir()} <= {"config.yaml", "metrics.jsonl", "tensorboard", "wandb"}
+
+
+@pytest.mark.parametrize("lm", options("lm"))
+@pytest.mark.parametrize("algo", options("algo"))
+def test_algorithms_and_readers_go_together(algo: str, lm: str, tmp_path: Path) -> None:
+    _, run = built(tmp_path, f"algo={algo}", f"lm={lm}", *NEEDED.get(f"lm={lm}", []))
+    assert run.identity["algo"] == algo and run.identity["lm"] == lm
+
+
+def nodes(config: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every node with a target, with its place."""
+    if isinstance(config, Mapping):
+        if "_target_" in config:
+            yield place, config
+        for key, value in config.items():
+            yield from nodes(value, f"{place}.{key}")
+
+
+@cache
+def plain(choice: str) -> Mapping[str, Any]:
+    config = composed(*choice.split(), *NEEDED.get(choice, []))
+    return typing.cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=True))
+
+
+def target(path: str) -> Any:
+    return getattr(importlib.import_module(path.rpartition(".")[0]), path.rpartition(".")[2])
+
+
+def settings(kind: Any, group: str) -> dict[str, inspect.Parameter]:
+    return {name: parameter for name, parameter in inspect.signature(kind).parameters.items() if name not in GIVEN.get(group, set())}
+
+
+@cache
+def shown(group: str) -> dict[str, set[str]]:
+    """For each target in a group: every key that any of its YAMLs shows."""
+    keys: dict[str, set[str]] = {}
+    for choice in (choice for choice in CHOICES if choice.startswith(f"{group}=")):
+        for _, node in nodes(plain(choice)[group], group):
+            keys.setdefault(node["_target_"], set()).update(map(str, node.keys() - {"_target_"}))
+    return keys
+
+
+@pytest.mark.parametrize("group", [folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name != "preset"])
+def test_the_constructor_is_the_schema(group: str) -> None:
+    for path, keys in shown(group).items():
+        parameters = settings(target(path), group)
+        assert keys == parameters.keys(), f"{path}: not in any YAML: {parameters.keys() - keys}; unknown: {keys - parameters.keys()}"
+
+
+@pytest.mark.parametrize("group", [folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name != "preset"])
+def test_every_setting_has_a_type_that_can_be_checked(group: str) -> None:
+    for path in shown(group):
+        kind = target(path)
+        hints = typing.get_type_hints(kind.__init__, include_extras=True)
+        for name in settings(kind, group):
+            assert hints.get(name, Any) is not Any, f"{path}.{name} has no type"
+            TypeAdapter(hints[name], config=None if dataclasses.is_dataclass(hints[name]) else ConfigDict(arbitrary_types_allowed=True))
+
+
+def test_presets_change_only_what_there_is() -> None:
+    def leaves(config: Any, place: str = "") -> set[str]:
+        return {place} if not isinstance(config, Mapping) else {leaf for key, value in config.items() for leaf in leaves(value, f"{place}.{key}".lstrip("."))}
+
+    known = leaves(plain("seed=0"))
+    for name in options("preset"):
+        preset = OmegaConf.to_container(OmegaConf.load(CONF / "preset" / f"{name}.yaml"))
+        assert isinstance(preset, dict)
+        preset.pop("defaults", None)
+        unknown = {key for key in leaves(preset) if key not in known}
+        assert not unknown, f"preset={name} sets {unknown}"
+
+
+def test_every_yaml_says_what_it_is() -> None:
+    for path in CONF.rglob("*.yaml"):
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        assert first.startswith("# ") and len(first) > 10, f"{path}: the first line is a comment that says what is chosen"
+
+
+def test_the_examples_of_the_help_text_are_accepted() -> None:
+    template = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))["hydra"]["help"]["template"]  # type: ignore[index,call-overload]
+    examples = re.findall(r"python run\.py (.+?)(?:\s{3,}.*)?$", template, flags=re.MULTILINE)
+    assert len(examples) > 5
+    for example in examples:
+        if "DIR" not in example:
+            prepare(shlex.split(example))
