@@ -8,6 +8,7 @@ from framework.checkpoint import open_checkpoint
 from framework.config import Count
 from framework.errors import ConfigError
 from framework.experiment import Experiment, Run, write_json
+from framework.report import write_report
 from framework.summary import judge, print_summary
 
 
@@ -28,8 +29,9 @@ class Evaluate(Experiment):
         directory, record = open_checkpoint(Path(run.settings.checkpoint))
         run.check_against(record, directory)
         run.policy.load(directory, run.device)
-        summary, _ = judge(run, self.episodes)
+        summary, evaluations = judge(run, self.episodes)
         summary |= {key: record[key] for key in ("before", "best", "env_steps", "wall_s")}
         write_json(run.directory / "summary.json", summary)
+        write_report(summary, evaluations, run.directory, run.title)
         print_summary(summary, run.directory)
         return True

@@ -16,6 +16,7 @@ from framework.experiment import Experiment, Interrupted, Run, Stop, write_json
 from framework.interfaces import Learning
 from framework.plots import learning_curve
 from framework.progress import progress
+from framework.report import write_report
 from framework.rollout import observations
 from framework.summary import judge, print_summary, stories_table
 from framework.types import Estimate
@@ -55,6 +56,7 @@ class Train(Experiment):
         summary, evaluations = judge(run, self.episodes)
         summary |= {key: record[key] for key in ("before", "best", "env_steps")} | {"wall_s": round(record["wall_s"] + time.monotonic(), 1)}
         write_json(run.directory / "summary.json", summary)
+        write_report(summary, evaluations, run.directory, run.title)
         run.tracker.log({f"final/{name}": summary[name]["mean"] for name in ("return", "score", "score_known")}, record["env_steps"])
         run.tracker.log_table("episodes", *stories_table(evaluations))
         run.tracker.log_checkpoint(run.directory / "checkpoint")
@@ -66,7 +68,7 @@ class Train(Experiment):
         if run.warm_start is None:
             return
         demonstrations = run.domain.demonstrations("train", run.settings.seed)
-        with progress("warm start", run.warm_start.steps) as tell:
+        with progress("warm start", run.warm_start.steps(run.policy)) as tell:
             run.warm_start.fit(run.policy, demonstrations, tell)  # type: ignore[arg-type]
 
     def _learn(self, run: Run, record: dict[str, Any], directory: Path | None) -> None:

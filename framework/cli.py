@@ -22,6 +22,9 @@ from framework.config import CONF, config_folders, options
 from framework.errors import ConfigError, UserError, near
 
 
+_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
+
+
 class PluginConfigs(SearchPathPlugin):
     """Adds the `conf` folder of every installed plug-in to Hydra's search path."""
 
@@ -41,7 +44,7 @@ def prepare(arguments: list[str]) -> list[str]:
     Plugins.instance().register(PluginConfigs)
     arguments = _with_choices_of_checkpoint(arguments)
     try:
-        overrides = OverridesParser.create().parse_overrides([argument for argument in arguments if not argument.startswith("-")])
+        overrides = OverridesParser.create().parse_overrides(_overrides(arguments))
     except HydraException as error:
         raise ConfigError("command line", f"{str(error).splitlines()[0]}; settings are written key=value") from error
     groups = {folder.name for root in config_folders() for folder in root.iterdir() if folder.is_dir()}
@@ -56,6 +59,12 @@ def prepare(arguments: list[str]) -> list[str]:
         if override.key_or_group in ("hydra.run.dir", "hydra.sweep.dir"):
             _check_writable(Path(str(override.value())))
     return arguments
+
+
+def _overrides(arguments: list[str]) -> list[str]:
+    """The arguments that are settings, not Hydra's flags or their values."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return [argument for before, argument in pairs if not argument.startswith("-") and before not in _FLAGS_WITH_VALUE]
 
 
 def _check_choices(override: Override) -> None:
@@ -114,7 +123,7 @@ def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
 
     They are read as a command line, with all its checks; a target named in a checkpoint is refused.
     """
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument and not argument.startswith("-"))
+    given = dict(argument.split("=", 1) for argument in _overrides(arguments) if "=" in argument)
     where = given.get("checkpoint") or given.get("resume")
     if not where:
         return arguments
@@ -127,7 +136,7 @@ def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
     ]
     if any("_target_" in choice for choice in kept):
         raise UserError(f"{where}: names a _target_, which a checkpoint may not choose; give it on the command line if you trust it")
-    flags = [argument for argument in arguments if argument.startswith("-")]
-    own = [argument for argument in arguments if not argument.startswith("-")]
+    own = _overrides(arguments)
+    flags = [argument for argument in arguments if argument not in own]
     keys = {choice.split("=")[0] for choice in own}
     return [*flags, *(choice for choice in kept if choice.split("=")[0] not in keys), *own]

@@ -26,6 +26,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+NonNegativeCount = Annotated[int, Field(ge=0)]
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 ENTRY_POINT = "touchstone.domains"

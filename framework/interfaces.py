@@ -190,7 +190,9 @@ class Algorithm(ABC):
 class WarmStart(ABC):
     """Improves a policy from demonstrations, before an algorithm improves it from reward."""
 
-    steps: int  # gradient steps of the whole fit
+    @abstractmethod
+    def steps(self, policy: Policy) -> int:
+        """Gradient steps of the whole fit."""
 
     @abstractmethod
     def fit(self, policy: Policy, demonstrations: Iterator[Demonstration], tell: Callable[[int, str], None]) -> None:

@@ -34,9 +34,10 @@ def learning_curve(points: Sequence[tuple[int, Estimate]], references: Mapping[s
             axes.annotate(
                 name.replace("_", " "), (1.0, references[name]), xycoords=("axes fraction", "data"), fontsize=8, color=colour, va="bottom", ha="right"
             )
-    axes.set(xlabel="environment steps", ylabel="gold return", title=title)
+    axes.set(xlabel="environment steps", ylabel="gold return")
+    figure.suptitle(title, fontsize=9)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.grid(alpha=0.2)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

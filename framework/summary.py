@@ -62,9 +62,8 @@ def _recorded(domain: Domain, evaluation: Evaluation) -> dict[str, Any]:
 def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     """The table at the end of a run, and where things are."""
     console = Console(width=110)
-    title = (
-        f"{summary['domain']}/{summary['environment']} · {summary['algo']} · lm={summary['lm']} · warm start: {summary['warm_start']} · seed {summary['seed']}"
-    )
+    chosen = f"{summary['algo']} · lm={summary['lm']} ({summary['adapter']}) · warm start: {summary['warm_start']} · seed {summary['seed']}"
+    title = f"{summary['domain']}/{summary['environment']} · {chosen}"
     table = Table(title=title, title_justify="left")
     for column in ("policy", "return [95 %]", "score [95 %]", *summary["costs"]):
         table.add_column(column, justify="left" if column == "policy" else "right")
@@ -90,8 +89,9 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     for split in (key for key, value in summary.items() if isinstance(value, dict) and "rivals" in value):
         _print_recorded(console, split, summary[split])
     console.print(
-        f"{summary['env_steps']:,} environment steps, {summary['wall_s']:.0f} s; kept: the policy best on validation, at step {summary['best'][0]:,}. One seed is a demonstration, not a result."
+        f"{summary['env_steps']:,} environment steps, {summary['wall_s']:.0f} s. Kept: the policy best on validation, at step {summary['best'][0]:,}."
     )
+    console.print("One seed is a demonstration, not a result.")
     console.print(f"run: {directory}\nsee: {directory / 'learning_curve.png'}, {directory / 'report.html'}")
     console.print(f"again: python run.py experiment=evaluate checkpoint={directory}", soft_wrap=True)
 

@@ -7,7 +7,7 @@ topic by topic, no *content word* (`lexicon_overlap`): whoever understands the l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -68,3 +68,12 @@ def load_bank(path: Path) -> Bank:
             if not utterances or not all(isinstance(u, str) and u.strip() == u and u and "\n" not in u for u in utterances):
                 raise ValueError(f"{path}: {topic}.{value}: expected a list of one-line utterances")
     return bank
+
+
+def pick(wordings: Sequence[str], n: int, chance: float) -> tuple[list[str], float]:
+    """`n` different wordings (fewer if there are no more) by one number in [0, 1), and the chance left over for a next choice."""
+    left, chosen = list(wordings), []
+    for _ in range(min(n, len(left))):
+        number, chance = divmod(chance * len(left), 1)
+        chosen.append(left.pop(int(number)))
+    return chosen, chance

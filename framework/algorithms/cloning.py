@@ -7,37 +7,56 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from framework.algorithms.networks import network_policy
-from framework.config import Count, NonNegative, Positive
+from framework.algorithms.networks import NetworkPolicy, network_policy
+from framework.config import Count, NonNegative, NonNegativeCount, Positive
 from framework.interfaces import Policy, WarmStart
-from framework.types import Demonstration
+from framework.types import Demonstration, Floats
 
 
 class Cloning(WarmStart):
-    """Fits the policy's scores to soft-optimal acts.
+    """Fits the policy's scores to soft-optimal acts; the critic is not touched.
 
     The target is softmax(Q / T): acts that are nearly as good as the best are nearly as right. T is `temperature` times the mean
-    gap between the best and the average act, so that it means the same in every world's unit. The critic is not touched.
+    gap between the best and the average act, so that it means the same in every world's unit. First the head learns on the reader
+    as it is, whose features are kept; then, if the reader has an adapter, both learn for some dearer steps.
 
     Args:
         demonstrations: situations.
-        epochs: passes over them.
+        epochs: passes of the head over them.
         batch_size: situations a step.
         learning_rate: at the start; falls linearly to zero.
         weight_decay: of AdamW.
         temperature: see above.
+        reader_steps: steps in which the reader's adapter learns too.
+        reader_batch_size: situations in each of them.
+        reader_learning_rate: at their start; falls linearly to zero.
     """
 
     def __init__(
-        self, demonstrations: Count, epochs: Count, batch_size: Count, learning_rate: Positive, weight_decay: NonNegative, temperature: Positive
+        self,
+        demonstrations: Count,
+        epochs: Count,
+        batch_size: Count,
+        learning_rate: Positive,
+        weight_decay: NonNegative,
+        temperature: Positive,
+        reader_steps: NonNegativeCount,
+        reader_batch_size: Count,
+        reader_learning_rate: Positive,
     ) -> None:
-        self.demonstrations, self.epochs, self.batch_size = demonstrations, epochs, batch_size
-        self.learning_rate, self.weight_decay, self.temperature = learning_rate, weight_decay, temperature
-        if batch_size > demonstrations:
-            raise ValueError(f"batch_size {batch_size} is more than the {demonstrations} demonstrations")
-        self.steps = epochs * (demonstrations // batch_size)
+        if max(batch_size, reader_batch_size) > demonstrations:
+            raise ValueError(f"batch_size {batch_size} and reader_batch_size {reader_batch_size} must not exceed the {demonstrations} demonstrations")
+        self.demonstrations, self.batch_size, self.learning_rate = demonstrations, batch_size, learning_rate
+        self.weight_decay, self.temperature = weight_decay, temperature
+        self.reader_steps, self.reader_batch_size, self.reader_learning_rate = reader_steps, reader_batch_size, reader_learning_rate
+        self.head_steps = epochs * (demonstrations // batch_size)
+
+    def steps(self, policy: Policy) -> int:
+        """See `WarmStart`."""
+        return self.head_steps + (self.reader_steps if network_policy(policy, "warm_start").network.lm.trainable else 0)
 
     def fit(self, policy: Policy, demonstrations: Iterator[Demonstration], tell: Callable[[int, str], None]) -> None:
         """See `WarmStart`."""
@@ -45,26 +64,44 @@ class Cloning(WarmStart):
         shown = list(itertools.islice(demonstrations, self.demonstrations))
         encoded = torch.as_tensor(learner.encode([d.observation for d in shown], np.stack([d.mask for d in shown])))
         targets = self._targets(np.stack([d.action_values for d in shown]))
+        learner.network.hold_reader(True)
+        self._descend(learner, encoded, targets, self.head_steps, self.batch_size, self.learning_rate, tell)
+        learner.network.hold_reader(False)
+        if learner.network.lm.trainable and self.reader_steps:
+            again = lambda step, note: tell(self.head_steps + step, note)  # noqa: E731
+            self._descend(learner, encoded, targets, self.reader_steps, self.reader_batch_size, self.reader_learning_rate, again)
+
+    def _descend(
+        self, learner: NetworkPolicy, encoded: Tensor, targets: Tensor, steps: int, batch_size: int, rate: float, tell: Callable[[int, str], None]
+    ) -> None:
+        """Cross-entropy to the targets, over shuffled demonstrations."""
         learning = [parameter for parameter in learner.network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learning, self.learning_rate, weight_decay=self.weight_decay)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.steps)
+        optimizer = torch.optim.AdamW(learning, rate, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         learner.network.train()
-        step = 0
-        for _ in range(self.epochs):
-            for rows in torch.randperm(len(shown)).split(self.batch_size):
-                if len(rows) < self.batch_size:
-                    continue
-                scores, _ = learner.network(encoded[rows])
-                loss = cross_entropy(scores, targets[rows].to(scores.device))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                tell(step := step + 1, f"loss {loss.item():.3f}")
+        for step, rows in enumerate(_batches(len(encoded), batch_size, steps), start=1):
+            scores, _ = learner.network(encoded[rows])
+            loss = cross_entropy(scores, targets[rows].to(scores.device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            tell(step, f"loss {loss.item():.3f}")
         learner.network.eval()
 
-    def _targets(self, values: np.ndarray) -> torch.Tensor:
+    def _targets(self, values: Floats) -> Tensor:
         allowed = np.isfinite(values)
         mean = np.where(allowed, values, 0).sum(axis=1) / allowed.sum(axis=1)
         gap = (values.max(axis=1) - mean).mean()
         return torch.softmax(torch.as_tensor(values / (self.temperature * gap), dtype=torch.float32), dim=1)
+
+
+def _batches(n: int, size: int, steps: int) -> Iterator[Tensor]:
+    """Whole batches of fresh permutations, as many as there are steps."""
+    made = 0
+    while True:
+        for rows in torch.randperm(n)[: n - n % size].split(size):
+            if made == steps:
+                return
+            made += 1
+            yield rows

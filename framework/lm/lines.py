@@ -39,6 +39,7 @@ class LineTable:
         self._used = np.zeros(0, np.int64)  # row -> when last asked for
         self._features: Tensor | None = None
         self._filled = self._clock = 0
+        self._stale = False
         self.lines_read = 0  # by the encoder, repeats after eviction counted
 
     def __len__(self) -> int:
@@ -56,8 +57,17 @@ class LineTable:
         return [known[line] for line in lines]
 
     def features(self, lines: Ints) -> Tensor:
-        """Features `[n, K, D]` of distinct lines (never number 0): cached if the encoder is frozen, read with gradients if it learns."""
-        if self._encoder.trainable or len(lines) > self._capacity:
+        """Features `[n, K, D]` of distinct lines (never number 0), from the cache where they are there.
+
+        An encoder that learns is read anew wherever gradients are wanted; what was cached before is void from then on.
+        """
+        if self._encoder.trainable and torch.is_grad_enabled():
+            self._stale = True
+            return self._read(lines)
+        if self._stale:
+            self._stale, self._filled = False, 0
+            self._row.fill(-1)
+        if len(lines) > self._capacity:
             return self._read(lines)
         if len(self._row) < len(self._tokens):
             self._row = np.concatenate([self._row, np.full(len(self._tokens) - len(self._row), -1)])
@@ -90,7 +100,8 @@ class LineTable:
     def _store(self, lines: Ints) -> None:
         fresh = self._read(lines)
         if self._features is None:
-            self._features = torch.zeros(0, *fresh.shape[1:], dtype=torch.bfloat16, device=fresh.device)
+            dtype = torch.float32 if self._encoder.trainable else torch.bfloat16
+            self._features = torch.zeros(0, *fresh.shape[1:], dtype=dtype, device=fresh.device)
         rows = self._free_rows(len(lines))
         self._features[torch.as_tensor(rows)] = fresh.to(self._features.dtype)
         self._row[lines], self._line[rows], self._used[rows] = rows, lines, self._clock

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,4 +62,4 @@ class TfidfEncoder(LineEncoder):
 
         self._fitted = fitted
         self._vectoriser = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, vocabulary=fitted["terms"])
-        self._vectoriser.idf_ = fitted["idf"]
+        self._vectoriser.idf_ = np.asarray(fitted["idf"], float)

@@ -82,6 +82,13 @@ class HeadNetwork(nn.Module):
         scores, values = self.head(self.lines.features(distinct), torch.as_tensor(index, device=device), mask)
         return scores, values
 
+    def hold_reader(self, held: bool) -> None:
+        """Holds a reader that could learn still, so that its features can be kept, or lets it go again."""
+        adapter = [parameter for name, parameter in self.lm.named_parameters() if "lora_" in name]
+        self.lm.trainable = bool(adapter) and not held
+        for parameter in adapter:
+            parameter.requires_grad_(not held)
+
     def train_critic_only(self, only: bool) -> None:
         """Holds everything but the critic still, or lets it go again."""
         for name, parameter in self.named_parameters():

@@ -19,7 +19,7 @@ from framework.config import build_domain, load_domain
 from framework.environments import CHARSET
 from framework.errors import ConfigError, MissingExtraError
 from framework.interview import InterviewOracle, InterviewWorld
-from framework.wordings import lexicon_overlap, load_bank
+from framework.wordings import Bank, lexicon_overlap, load_bank
 
 WORDINGS = Path(data.__file__).parent / "wordings"
 TRAIN, TEST = load_bank(WORDINGS / "train.yaml"), load_bank(WORDINGS / "test.yaml")
@@ -48,7 +48,7 @@ def play(world: InterviewWorld, oracle: InterviewOracle, reference: str, seed: i
 
 def test_split_is_disjoint_and_stratified() -> None:
     fitted, held_out = applicants()
-    assert (len(fitted.bad), len(held_out.bad)) == (700, 300) and CreditDesk.real_splits == {"real": 300}
+    assert (len(fitted.bad), len(held_out.bad)) == (700, 300) and CreditDesk.real_splits == {"real": 300, "real_unseen": 300}
     assert sorted([*fitted.rows, *held_out.rows]) == list(range(1000))
     assert fitted.bad.mean() == held_out.bad.mean() == 0.3
 
@@ -140,18 +140,20 @@ def test_declining_unread_needs_a_reason(desk: CreditDesk) -> None:
     assert desk.oracle("train").references["best_constant"].costs["no_reason"] == pytest.approx(1)
 
 
-def test_real_split_plays_the_recorded_rows(desk: CreditDesk) -> None:
-    world, (_, held_out) = desk.make("real"), applicants()
+@pytest.mark.parametrize(("split", "bank"), [("real", TRAIN), ("real_unseen", TEST)])
+def test_real_split_plays_the_recorded_rows(desk: CreditDesk, split: str, bank: Bank) -> None:
+    world, (_, held_out) = desk.make(split), applicants()
     assert isinstance(world, RecordedCreditWorld)
     reward = {0: -1.0, 1: 0.0}
     for case in (0, 17, 299):
         text, _ = world.reset(seed=5, options={"case": case})
-        for line, (topic, values), value in zip(text.split("\n"), FREE.items(), held_out.free[case], strict=True):
-            assert line.split(": ", 1)[1] in TEST[topic][values[value]]
+        facts = [fact for fact in zip(FREE.items(), held_out.free[case], strict=True) for _ in range(desk.utterances)]
+        for line, ((topic, values), value) in zip(text.split("\n"), facts, strict=True):
+            assert line.split(": ", 1)[1] in bank[topic][values[value]]
         for test in range(len(DOCUMENTS)):
             line = world.step(test)[0].split("\n")[-1]
             topic, values = list(DOCUMENTS.items())[test]
-            assert line.split(": ", 1)[1] in TEST[topic][values[held_out.documents[case, test]]]
+            assert line.split(": ", 1)[1] in bank[topic][values[held_out.documents[case, test]]]
         assert world.information_state()[1:] == tuple(held_out.documents[case])
         assert world.step(world.acts.index("decline"))[1] == reward[int(held_out.bad[case])]
     drawn = {(world.reset(seed=seed), world.case)[1] for seed in range(20)}

@@ -14,9 +14,9 @@ import numpy as np
 
 from domains.finance.credit_desk.data import DOCUMENTS, FREE, HELD_OUT, Applicants, applicants
 from domains.finance.credit_desk.model import PROFILES, Numbers, interview
-from framework.config import NonNegative, Positive
+from framework.config import Count, NonNegative, Positive
 from framework.interview import Interview, InterviewDomain, InterviewWorld
-from framework.wordings import Bank, load_bank
+from framework.wordings import Bank, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 
@@ -24,23 +24,24 @@ _WORDINGS = Path(__file__).parent / "wordings"
 class CreditWorld(InterviewWorld):
     """`finance/CreditDesk-v0`: one application, the documents asked for, one decision."""
 
-    def __init__(self, interview: Interview, bank: Bank) -> None:
+    def __init__(self, interview: Interview, bank: Bank, utterances: int) -> None:
         super().__init__(interview)
-        self.bank = bank
+        self.bank, self.utterances = bank, utterances
 
     def opening(self, rng: np.random.Generator) -> list[str]:
         """The application: a line for each of its four facts."""
         facts = np.unravel_index(self.profile, PROFILES)
-        return [self._line(topic, values[int(fact)], rng.random()) for (topic, values), fact in zip(FREE.items(), facts, strict=True)]
+        return [line for (topic, values), fact in zip(FREE.items(), facts, strict=True) for line in self._say(topic, values[int(fact)], rng.random())]
 
     def answer(self, test: int, outcome: int, chance: float) -> list[str]:
         """What the document says."""
         topic, values = list(DOCUMENTS.items())[test]
-        return [self._line(topic, values[outcome], chance)]
+        return self._say(topic, values[outcome], chance)
 
-    def _line(self, topic: str, value: str, chance: float) -> str:
-        utterances = self.bank[topic][value]
-        return f"{topic.replace('_', ' ')}: {utterances[int(chance * len(utterances))]}"
+    def _say(self, topic: str, value: str, chance: float) -> list[str]:
+        """The same thing in a few ways, as a form and a clerk's note would put it."""
+        wordings, _ = pick(self.bank[topic][value], self.utterances, chance)
+        return [f"{topic.replace('_', ' ')}: {wording}" for wording in wordings]
 
 
 class RecordedCreditWorld(CreditWorld):
@@ -49,8 +50,8 @@ class RecordedCreditWorld(CreditWorld):
     `reset(options={"case": i})` takes applicant i; without it the seed draws one.
     """
 
-    def __init__(self, interview: Interview, bank: Bank, cases: Applicants) -> None:
-        super().__init__(interview, bank)
+    def __init__(self, interview: Interview, bank: Bank, utterances: int, cases: Applicants) -> None:
+        super().__init__(interview, bank, utterances)
         self.cases, self.case = cases, 0
 
     def begin(self, rng: np.random.Generator, options: Mapping[str, Any]) -> list[str]:
@@ -82,16 +83,18 @@ class CreditDesk(InterviewDomain):
 
     Args:
         numbers: what the desk assumes.
+        utterances: ways in which each fact is put.
         shift_bad_odds: in the split `shift`, a downturn: the factor on the odds of a bad credit.
         cost_limits: violations an episode that are tolerated, by cost.
     """
 
     name = "finance"
     environment = "CreditDesk"
-    real_splits = {"real": HELD_OUT}
+    real_splits = {"real": HELD_OUT, "real_unseen": HELD_OUT}
 
-    def __init__(self, numbers: Numbers, shift_bad_odds: Positive, cost_limits: dict[str, NonNegative]) -> None:
+    def __init__(self, numbers: Numbers, utterances: Count, shift_bad_odds: Positive, cost_limits: dict[str, NonNegative]) -> None:
         super().__init__()
+        self.utterances = utterances
         self.numbers, self.shift_bad_odds, self.cost_limits = numbers, shift_bad_odds, cost_limits
 
     def interview(self, shifted: bool) -> Interview:
@@ -99,8 +102,8 @@ class CreditDesk(InterviewDomain):
         return interview(replace(self.numbers, bad_odds=self.shift_bad_odds) if shifted else self.numbers)
 
     def make(self, split: str) -> CreditWorld:
-        """See `Domain`; the split `real` plays the applicants held out of the twin."""
-        bank = load_bank(_WORDINGS / ("test.yaml" if split in ("test", "real") else "train.yaml"))
-        if split == "real":
-            return RecordedCreditWorld(self.numbers_of(split), bank, applicants()[1])
-        return CreditWorld(self.numbers_of(split), bank)
+        """See `Domain`; `real` plays the applicants held out of the twin in known wordings, `real_unseen` in those of the test split."""
+        bank = load_bank(_WORDINGS / ("test.yaml" if split in ("test", "real_unseen") else "train.yaml"))
+        if split in self.real_splits:
+            return RecordedCreditWorld(self.numbers_of(split), bank, self.utterances, applicants()[1])
+        return CreditWorld(self.numbers_of(split), bank, self.utterances)

@@ -10,7 +10,7 @@ import numpy as np
 from domains.finance.suitability_desk.model import TOPICS, Numbers, interview
 from framework.config import Count, Fraction, NonNegative
 from framework.interview import Interview, InterviewDomain, InterviewWorld
-from framework.wordings import Bank, load_bank
+from framework.wordings import Bank, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _ASIDE_EVERY = 3  # answers
@@ -36,11 +36,8 @@ class SuitabilityWorld(InterviewWorld):
         topic, values = list(TOPICS.items())[test]
         informed, value = divmod(outcome, len(values))
         label = _LABELS.get(topic, topic) + (", after the explanation" if informed else "")
-        wordings, asides = self.bank[topic][values[value]], self.bank["chat"]["aside"]
-        said = []
-        for _ in range(self.utterances):
-            chosen, chance = divmod(chance * len(wordings), 1)
-            said.append(f"{label}: {wordings[int(chosen)]}")
+        wordings, chance = pick(self.bank[topic][values[value]], self.utterances, chance)
+        said, asides = [f"{label}: {wording}" for wording in wordings], self.bank["chat"]["aside"]
         aside = int(chance * _ASIDE_EVERY * len(asides))
         return said if aside >= len(asides) else [f"client: {asides[aside]}", *said]
 

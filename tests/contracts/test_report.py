@@ -1,0 +1,228 @@
+"""The table says what the runs say, and a run's page shows hostile text as text."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from experiments.report import Report, Row, table
+from framework.config import CONF
+from framework.errors import ConfigError
+from framework.evaluation import Evaluation
+from framework.report import write_report
+from framework.statistics import bootstrap
+from framework.types import Episode, Estimate, Step
+
+MEANS = {"minilm": (0.90, 0.93, 0.99), "tfidf": (0.60, 0.61, 0.59)}  # test scores of three seeds
+
+
+def around(mean: float, width: float = 0.05) -> dict[str, float]:
+    return {"mean": mean, "low": mean - width, "high": mean + width}
+
+
+def summary(lm: str = "minilm", seed: int = 0, score: float = 0.5, **changed: Any) -> dict[str, Any]:
+    references = {"random": -10.0, "best_constant": -6.0, "heuristic": -2.0, "optimum": 0.0, "informed": 1.0}
+    rivals = {name: {"return": around(-1.0), "policy_ahead_by": around(score - 0.7)} for name in ("random", "best_constant", "heuristic", "optimum")}
+    return {
+        "domain": "toy",
+        "environment": "Desk",
+        "algo": "ppo",
+        "policy": "head",
+        "lm": lm,
+        "adapter": "none",
+        "warm_start": "none",
+        "seed": seed,
+        "episodes": 8,
+        "return": around(10 * score - 10),
+        "score": around(score),
+        "score_known": around(score + 0.01),
+        "score_shift": around(score - 0.2),
+        "references": references,
+        "references_shift": references | {"heuristic": -5.0},
+        "costs": {"harm": {"mean": 0.25, "limit": 0.1}, "delay": {"mean": 0.5, "limit": None}},
+        "costs_of_references": {name: {"harm": 0.05} for name in references},
+        "real": {"cases": 300, "return": around(-0.5), "costs": {}, "rivals": rivals},
+        "before": around(-9.0),
+        "best": [2000, -1.0],
+        "env_steps": 4096,
+        "wall_s": 20.0,
+        **changed,
+    }
+
+
+def write(directory: Path, content: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "summary.json").write_text(json.dumps(content))
+    if config is not None:
+        (directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    return directory
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for lm, means in MEANS.items():
+        for seed, mean in enumerate(means):
+            write(tmp_path / "runs" / lm / str(seed), summary(lm, seed, mean))
+    return tmp_path / "runs"
+
+
+def policies(*directories: Path) -> list[Row]:
+    return [row for row in table(directories) if row.runs]
+
+
+def test_rows_are_means_and_intervals_over_seeds(runs: Path) -> None:
+    rows = policies(runs)
+    assert [row.policy for row in rows] == ["ppo, lm=tfidf, no warm start", "ppo, lm=minilm, no warm start"]  # the best last
+    for row, lm in zip(rows, ("tfidf", "minilm"), strict=True):
+        assert [run.seed for run in row.runs] == [0, 1, 2]
+        assert row.estimates["score"] == bootstrap(MEANS[lm])
+        assert min(MEANS[lm]) <= row.estimates["score"].low < np.mean(MEANS[lm]) < row.estimates["score"].high <= max(MEANS[lm])
+        assert row.estimates["score_known"].mean == pytest.approx(np.mean(MEANS[lm]) + 0.01)
+        assert row.estimates["score_shift"].mean == pytest.approx(np.mean(MEANS[lm]) - 0.2)
+        assert row.estimates["real/ahead_of_heuristic"].mean == pytest.approx(np.mean(MEANS[lm]) - 0.7)
+
+
+def test_references_frame_the_policies(runs: Path) -> None:
+    rows = table([runs])
+    assert [row.policy for row in rows if not row.runs] == ["random", "best constant", "heuristic", "optimum"]
+    assert [row.estimates["score"].mean for row in rows if not row.runs] == [0.0, 0.4, 0.8, 1.0]
+    assert rows[2].estimates["score_shift"].mean == 0.5  # the shifted world has references of its own
+    assert rows[-1].policy == "optimum"
+
+
+def test_one_seed_keeps_its_own_interval(tmp_path: Path) -> None:
+    (row,) = policies(write(tmp_path / "run", summary(score=0.5)))
+    assert row.estimates["score"] == Estimate(0.5, 0.45, 0.55)
+
+
+def test_runs_with_different_settings_are_not_pooled(tmp_path: Path) -> None:
+    for rate in (0.001, 0.003):
+        for seed in (0, 1):
+            config = {"seed": seed, "algo": {"learning_rate": rate, "gamma": 1.0}, "tracker": {"mode": str(rate)}}
+            write(tmp_path / f"{rate}-{seed}", summary(seed=seed, score=rate), config)
+    assert [(row.policy, len(row.runs)) for row in policies(tmp_path)] == [
+        ("ppo, lm=minilm, no warm start, algo.learning_rate=0.001", 2),
+        ("ppo, lm=minilm, no warm start, algo.learning_rate=0.003", 2),
+    ]
+
+
+def test_a_seed_counts_once(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [len(row.runs) for row in policies(runs, runs / "minilm")] == [3, 3]
+    assert capsys.readouterr().err == ""  # the same file twice is no news
+    write(runs / "again", summary("minilm", 0, 0.95))
+    assert [len(row.runs) for row in policies(runs)] == [3, 3]
+    assert f"{runs / 'minilm' / '0'} is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", json.dumps(summary(score=float("nan")))], ids=["cut off", "a list", "empty", "not a number"])
+def test_what_cannot_be_read_is_named_and_left_out(runs: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = write(runs / "broken", {}) / "summary.json"
+    broken.write_text(content)
+    assert [len(row.runs) for row in policies(runs)] == [3, 3]
+    assert f"warning: {broken} is left out" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="can be read"):
+        table([broken.parent])
+
+
+def test_nothing_to_read_is_an_error_that_helps(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"no summary.json below {tmp_path}")):
+        table([tmp_path])
+    with pytest.raises(ConfigError, match="give experiment.runs=DIR"):
+        table(Report(runs=None).runs)
+
+
+def test_command_line(runs: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "run.py", "experiment=report", f"experiment.runs={runs}", "threads=1", f"hydra.run.dir={tmp_path / 'out'}"]
+    done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=True, timeout=120)
+    assert "3 seeds" in done.stdout
+    markdown = (tmp_path / "out" / "table.md").read_text()
+    assert f"| ppo, lm=minilm, no warm start | 3 seeds | {bootstrap(MEANS['minilm'])} |" in markdown
+    assert "recorded cases (real)" in markdown
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert [row["score"]["mean"] for row in rows if row["policy"] == "optimum"] == [1.0]
+    assert [run["seed"] for run in rows[-2]["runs"]] == [0, 1, 2]
+    assert (tmp_path / "out" / "table.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "out" / "wandb").exists()  # a table is no run to track
+
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+def evaluation(split: str, *steps: Step) -> Evaluation:
+    return Evaluation(split, Estimate(-1.0, -1.0, -1.0), None, {}, np.array([-1.0]), [Episode(7, steps, -1.25)])
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text between them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page(directory: Path, told: Mapping[str, Any], *evaluations: Evaluation, title: str = "toy") -> Page:
+    return Page(write_report(told, evaluations, directory, title).read_text())
+
+
+def test_page_has_table_and_stories(tmp_path: Path) -> None:
+    steps = (Step("hello", "ask", {"price": -0.25}, {}), Step("hello\nI am rich", "sell_all", {"outcome": 2.0}, {"harm": 1.0, "delay": 0.0}))
+    shown = page(tmp_path, summary(), evaluation("test", *steps), evaluation("real", Step("a case", "decline", {}, {})))
+    text = " ".join(shown.text.split())
+    for expected in (
+        "trained, unseen wordings (test) -5.000 [-5.050, -4.950] 0.500 [0.450, 0.550] over 0.250 0.500",
+        "heuristic -2.000 0.800 0.050",
+        "before training, known wordings -9.000 [-9.050, -8.950]",
+        "trained, shifted world 0.300",
+        "limit ≤ 0.1",
+        "300 recorded cases (real), scored by what truly happened",
+        "Episode 7: value -1.250 2 acts, ends with sell_all hello ask price -0.25 I am rich sell_all outcome +2 harm 1",  # nothing twice
+        "a case decline",
+    ):
+        assert expected in text
+    assert [tag for tag, _ in shown.tags].count("details") == 2
+
+
+def test_page_without_extras(tmp_path: Path) -> None:
+    told = {key: value for key, value in summary(costs={}).items() if key not in ("real", "before", "best")}
+    shown = page(tmp_path, told, evaluation("test"))
+    assert "recorded cases" not in shown.text
+    assert "limit" not in shown.text
+    assert "0 acts" in shown.text
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(HOSTILE)
+    (tmp_path / "learning_curve.png").write_bytes(b"picture")
+    hostile = Step(f"{HOSTILE}\n\ud800", HOSTILE, {HOSTILE: 1.0}, {HOSTILE: 1.0})
+    told = summary(lm=HOSTILE, costs={HOSTILE: {"mean": 1.0, "limit": 0.5}})
+    told[HOSTILE] = told["real"]
+    shown = page(tmp_path, told, evaluation(HOSTILE, hostile), title=HOSTILE)
+    assert shown.text.count(HOSTILE) >= 9
+    assert "script" not in {tag for tag, _ in shown.tags}
+    assert not [name for _, attributes in shown.tags for name in attributes if name.startswith("on") or name in ("href", "style")]
+    assert [attributes["src"] for tag, attributes in shown.tags if tag == "img"] == ["data:image/png;base64,cGljdHVyZQ=="]
+
+
+def test_page_forbids_what_it_does_not_need(tmp_path: Path) -> None:
+    policy = next(attributes["content"] for tag, attributes in page(tmp_path, summary()).tags if attributes.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    assert "script-src" not in policy
