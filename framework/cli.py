@@ -21,7 +21,6 @@ from framework.checkpoint import open_checkpoint
 from framework.config import CONF, config_folders, options
 from framework.errors import ConfigError, UserError, near
 
-
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
 
 

@@ -273,8 +273,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--n-envs", type=int, default=8, help="worlds stepped together")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     asked = parser.parse_args(arguments)
-    if min(asked.rounds, asked.n_envs) < 1 or asked.steps % asked.n_envs or asked.steps > _ROLLOUT and asked.steps % _ROLLOUT:
-        parser.error(f"steps must be a multiple of n-envs, and of {_ROLLOUT} above it")
+    whole = next((size for size in (_ROLLOUT, _BATCH) if asked.steps > size), 1)
+    if min(asked.rounds, asked.steps, asked.n_envs) < 1 or asked.steps % asked.n_envs or asked.steps % whole or _ROLLOUT % asked.n_envs:
+        parser.error(f"--steps must be a multiple of --n-envs, above {_BATCH} of {_BATCH} and above {_ROLLOUT} of {_ROLLOUT}; --n-envs must divide {_ROLLOUT}")
     torch.set_num_threads(1)
     bench = Bench(asked.steps, asked.n_envs)
     results = compare(bench, asked.rounds)

@@ -40,12 +40,13 @@ def run(tmp_path: Path) -> Run:
     return start
 
 
-SMALL = ("preset=smoke", "warm_start=none", "lm=tfidf", "lm.max_features=100", "domain=example")
+SMALL = ("preset=smoke", "warm_start=none", "lm=tfidf", "lm.max_features=100", "domain=example", "algo.total_steps=8192", "algo.learning_rate=3e-3")
+SMALL += ("algo.n_envs=16", "algo.n_steps=16", "algo.batch_size=64", "algo.exploring_acts=1")
 
 
 @pytest.mark.slow
 def test_it_trains_to_a_good_score(run: Run, installed: Path, tmp_path: Path) -> None:
-    done = run(*SMALL, "algo.total_steps=8192", "algo.n_steps=16", "algo.batch_size=128", "algo.exploring_acts=1", packages=(installed,))
+    done = run(*SMALL, packages=(installed,))
     assert done.returncode == 0, done.stderr
     summary: dict[str, Any] = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["domain"] == "example" and summary["environment"] == "Coin"
@@ -77,6 +78,8 @@ def test_one_that_is_broken_spoils_no_other(run: Run, installed: Path, tmp_path:
     (broken / "broken_plugin" / "__init__.py").write_text("raise RuntimeError('broken')")
     (broken / "broken_plugin-1.0.dist-info").mkdir()
     (broken / "broken_plugin-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
-    (broken / "broken_plugin-1.0.dist-info" / "entry_points.txt").write_text("[touchstone.domains]\nbroken = broken_plugin\ngone = not_installed_any_more.conf\n")
+    (broken / "broken_plugin-1.0.dist-info" / "entry_points.txt").write_text(
+        "[touchstone.domains]\nbroken = broken_plugin\ngone = not_installed_any_more.conf\n"
+    )
     done = run("domain=example", "--cfg", "job", packages=(installed, broken))
     assert done.returncode == 0 and "touchstone_example.CoinDomain" in done.stdout, done.stderr

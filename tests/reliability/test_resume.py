@@ -79,7 +79,7 @@ def of(algorithm: str) -> list[str]:
     return [f"algo={algorithm}", *(argument for argument in SMALL if argument.split("=")[0] not in lacking)]
 
 
-@pytest.mark.parametrize("after", [1, 2, 5, 8], ids=lambda n: f"after-{n}")
+@pytest.mark.parametrize("after", [1, 5], ids=lambda n: f"after-{n}")
 def test_ppo_resumed_is_ppo(after: int, tmp_path: Path, uninterrupted: Path) -> None:
     interrupted(tmp_path / "halves", after, *SMALL)
     start_here(tmp_path / "unused", f"resume={tmp_path / 'halves'}")
@@ -99,16 +99,15 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         [*of("a2c"), "algo.total_steps=16384", "algo.n_steps=8"],
         of("trpo"),
-        [*SMALL, "algo.exploring_starts=1.0", "algo.critic_warmup=0.6"],
-        [*SMALL, "algo.normalize_reward=false", "algo.target_kl=0.001"],
-        [*SMALL, "policy.cache=40"],  # so small that lines are dropped and read again
+        # a cache so small that lines are dropped and read again
+        [*SMALL, "algo.exploring_starts=1.0", "algo.critic_warmup=0.6", "algo.normalize_reward=false", "algo.target_kl=0.001", "policy.cache=40"],
         [*(argument for argument in SMALL if not argument.startswith("warm_start")), "warm_start.demonstrations=1024", "warm_start.epochs=1"],
         ["preset=smoke", "warm_start=none", "lm.layers=[1]", "tracker=none", "threads=1", "algo.n_envs=8", "algo.n_steps=32", "algo.batch_size=64"]
         + ["algo.total_steps=1024", "experiment.curve_points=4"],
         ["preset=smoke", "warm_start=none", "lm.layers=[1]", "adapter=lora", "tracker=none", "threads=1", "algo.n_envs=8", "algo.n_steps=8"]
         + ["algo.batch_size=64", "algo.total_steps=320", "experiment.curve_points=2"],
     ],
-    ids=["a2c", "trpo", "exploring", "unnormalised", "evicting", "warm", "minilm", "lora"],
+    ids=["a2c", "trpo", "unusual", "warm", "minilm", "lora"],
 )
 def test_others_resumed_are_themselves(arguments: list[str], tmp_path: Path) -> None:
     start_here(tmp_path / "whole", *arguments)
@@ -131,13 +130,14 @@ def test_dqn_resumed_goes_on_with_a_new_memory(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "halves" / "summary.json").read_text())["env_steps"] == 12_288
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, uninterrupted: Path) -> None:
     """No signal handler, no last word: what counts is the checkpoint that was kept on the way."""
     experiment, run = built_here(tmp_path / "killed", *SMALL)
     object.__setattr__(run, "algorithm", Impatient(run.algorithm, 5, signal.SIGUSR2))
+    signal.signal(signal.SIGUSR2, lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        signal.signal(signal.SIGUSR2, lambda *_: 1 / 0)
         experiment.run(run)
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
     run.tracker.close()
     start_here(tmp_path / "unused", f"resume={tmp_path / 'killed'}")
     first, second = weights(uninterrupted), weights(tmp_path / "killed")
@@ -176,7 +176,9 @@ def test_a_run_is_not_resumed_as_another(changed: str, tmp_path: Path) -> None:
 
 
 def test_a_second_signal_ends_at_once() -> None:
-    code = "import os, signal\nfrom framework.experiment import Stop\nwith Stop():\n    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n    print('never')"
+    code = (
+        "import os, signal\nfrom framework.experiment import Stop\nwith Stop():\n    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n    print('never')"
+    )
     done = subprocess.run([command_line()[0], "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 130 and "never" not in done.stdout
 
@@ -186,5 +188,3 @@ def test_signal_handlers_are_put_back() -> None:
     with Stop() as stop:
         signal.raise_signal(signal.SIGTERM)
     assert stop.exit_code == 143 and signal.getsignal(signal.SIGINT) is before
-
-
