@@ -42,7 +42,7 @@ class Train(Experiment):
             directory, record = open_checkpoint(Path(resumed))
             if record["finished"]:
                 raise CheckpointError(f"{directory}: this run is finished, there is nothing to resume; use experiment=evaluate checkpoint={directory}")
-            run.check_against(record, directory)
+            run.check_against(record, directory, whole=True)
             record["wall_s"] -= time.monotonic()  # becomes a duration again when the clock is added
             run.policy.load(directory, run.device)
         else:

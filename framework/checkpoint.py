@@ -35,11 +35,12 @@ def save_checkpoint(directory: Path, write: Callable[[Path], None], record: Mapp
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
-    shutil.rmtree(old, ignore_errors=True)
     if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)  # not before: with no checkpoint in place, the old one is all there is
         directory.rename(old)
     fresh.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
+    for left in (old, *directory.parent.glob(f"{directory.name}.tmp-*")):  # the latter by processes killed while they saved
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def open_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]]:
@@ -57,8 +58,10 @@ def open_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]]:
     try:
         record: dict[str, Any] = json.loads((found / _RECORD).read_text(encoding="utf-8"))
         files = record["files"].items()
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{found / _RECORD}: not a checkpoint's record ({error}); use another checkpoint") from error
+    if strange := {path.name for path in found.iterdir()} - {_RECORD, *record["files"]}:
+        raise CheckpointError(f"{found}: holds {', '.join(sorted(strange))}, which its record does not list; use another checkpoint")
     for name, digest in files:
         path = found / Path(name).name
         if not path.is_file():

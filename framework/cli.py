@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ def prepare(arguments: list[str]) -> list[str]:
         raise ConfigError("command line", f"{str(error).splitlines()[0]}; settings are written key=value") from error
     groups = {folder.name for root in config_folders() for folder in root.iterdir() if folder.is_dir()}
     for override in overrides:
+        if override.is_sweep_override() and not {"-m", "--multirun"} & set(arguments):
+            raise ConfigError(override.key_or_group, "several values make a sweep, which needs the flag -m")
         if override.key_or_group in groups:
             _check_choices(override)
     chosen = [_first(override) for override in overrides if override.key_or_group in groups and not override.is_delete()]
@@ -69,7 +73,7 @@ def _overrides(arguments: list[str]) -> list[str]:
 def _check_choices(override: Override) -> None:
     group, known = override.key_or_group, options(override.key_or_group)
     if override.is_delete() or override.value() is None:
-        return
+        raise ConfigError(group, f"cannot be left out{near('none', known)}")
     choices = override.sweep_string_iterator() if override.is_sweep_override() else [str(override.value())]
     for choice in choices:
         if choice not in known and "glob" not in choice:
@@ -100,7 +104,7 @@ def _check_key(config: DictConfig, path: str) -> None:
             if OmegaConf.is_list(node) and key.isdigit():
                 return
             raise ConfigError(path, f"{place} is a value, not a group of settings")
-        if key not in node:
+        if key not in node.keys():  # noqa: SIM118  `in` says no to a key whose value is still missing (???)
             known = [str(name) for name in node if name != "hydra" and not str(name).startswith("_")]
             raise ConfigError(path, f"no such setting{near(key, known)}; to add one that is not there write +{path}=")
         node = node._get_node(key)
@@ -114,6 +118,14 @@ def _check_writable(path: Path) -> None:
         raise ConfigError("hydra.run.dir", f"{path} cannot be made: {ancestor} is {'not a directory' if not ancestor.is_dir() else 'not writable'}")
 
 
+def _policy_settings(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every setting of a checkpoint's policy and reader, whoever chose it."""
+    for group in ("policy", "lm", "adapter"):
+        for key, value in (record.get("config", {}).get(group) or {}).items():
+            if key != "_target_":
+                yield f"{group}.{key}", value
+
+
 _CARRIED = ("domain", "algo", "policy", "lm", "adapter", "warm_start")
 
 
@@ -124,10 +136,12 @@ def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
     """
     given = dict(argument.split("=", 1) for argument in _overrides(arguments) if "=" in argument)
     where = given.get("checkpoint") or given.get("resume")
-    if not where:
+    if where in (None, "", "null"):
         return arguments
     _, record = open_checkpoint(Path(where))
+    groups = [] if given.get("resume") else [f"{group}={record[group]}" for group in _CARRIED[1:] if group in record]  # a preset may have chosen them
     carried = [str(choice) for choice in record.get("choices", [])]
+    settings = [] if given.get("resume") else [f"++{key}={json.dumps(value)}" for key, value in _policy_settings(record)]
     kept = [
         choice
         for choice in carried
@@ -138,4 +152,4 @@ def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
     own = _overrides(arguments)
     flags = [argument for argument in arguments if argument not in own]
     keys = {choice.split("=")[0] for choice in own}
-    return [*flags, *(choice for choice in kept if choice.split("=")[0] not in keys), *own]
+    return [*flags, *(choice for choice in [*groups, *kept, *settings] if choice.split("=")[0] not in keys), *own]

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from framework.errors import ConfigError, near
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 NonNegativeCount = Annotated[int, Field(ge=0)]
@@ -75,12 +76,21 @@ def check_record(kind: Any, settings: Mapping[str, Any], place: str) -> Any:
 def to_dict(node: Mapping[str, Any]) -> dict[str, Any]:
     """A plain dictionary with all references resolved."""
     if isinstance(node, DictConfig):
-        return typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+        try:
+            return typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+        except MissingMandatoryValue as error:
+            raise ConfigError(str(error.full_key), f"must be given: {error.full_key}=...") from error
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error.full_key or "configuration"), str(error).splitlines()[0]) from error
     return dict(node)
 
 
 def _arguments(target: Any, settings: dict[str, Any], place: str, parts: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = {name: p for name, p in inspect.signature(target).parameters.items() if name not in parts}
+    parameters = dict(inspect.signature(target).parameters)
+    for name in parts:
+        if name not in parameters:
+            raise ConfigError(place, f"{target.__name__} takes no {name}; choose another {place} or leave the {name} out")
+        del parameters[name]
     plain_class = isinstance(target, type) and not dataclasses.is_dataclass(target)
     constructor = typing.cast(Any, target).__init__ if plain_class else target
     hints = typing.get_type_hints(constructor, include_extras=True)
@@ -120,7 +130,12 @@ def _resolve(path: str, place: str) -> Any:
             raise
         raise ConfigError(place, f"no module {module!r}") from error
     except AttributeError as error:
-        raise ConfigError(place, f"{module} has no {name!r}{near(name, vars(importlib.import_module(module)))}") from error
+        raise ConfigError(place, f"{module} has no {name!r}{near(name, _own_names(module))}") from error
+
+
+def _own_names(module: str) -> list[str]:
+    """What a module itself defines."""
+    return [name for name, value in vars(importlib.import_module(module)).items() if getattr(value, "__module__", None) == module]
 
 
 def build_domain(node: Mapping[str, Any]) -> Any:
@@ -128,7 +143,7 @@ def build_domain(node: Mapping[str, Any]) -> Any:
     node = to_dict(node)
     worlds, environment = node["worlds"], node["environment"]
     if environment not in worlds:
-        raise ConfigError("domain.environment", f"{node['name']} has no world {environment!r}{near(environment, worlds)}")
+        raise ConfigError("domain.environment", f"{node['name']} has no world {environment!r}{near(str(environment), worlds)}")
     return build(worlds[environment], f"domain.worlds.{environment}")
 
 
@@ -145,7 +160,7 @@ def config_folders() -> list[Path]:
     """Our configuration folder and those of the plug-ins that have one."""
     folders = [CONF]
     for point in plugins():
-        spec = importlib.util.find_spec(point.module)
+        spec = importlib.util.find_spec(point.module.split(".")[0])  # nothing is imported for it
         if spec and spec.origin:
             folders.append(Path(spec.origin).parent / "conf")
     return [folder for folder in folders if folder.is_dir()]

@@ -76,13 +76,15 @@ class Run:
         i = self.identity
         return f"{i['domain']}/{i['environment']}, {i['algo']}, lm={i['lm']} ({i['adapter']}), warm start: {i['warm_start']}, seed {i['seed']}"
 
-    def check_against(self, record: Mapping[str, Any], directory: Path) -> None:
+    def check_against(self, record: Mapping[str, Any], directory: Path, whole: bool = False) -> None:
         """Compares a checkpoint's configuration with this run's where a policy depends on it.
 
         Raises:
             CheckpointError: they differ; names each setting with both values.
         """
-        ours, theirs = (_flat({key: config.get(key) for key in _POLICY_DEPENDS_ON}) for config in (self.config, record.get("config", {})))
+        ours, theirs = (
+            _flat({key: config.get(key) for key in (_RUN_DEPENDS_ON if whole else _POLICY_DEPENDS_ON)}) for config in (self.config, record.get("config", {}))
+        )
         differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         if differing:
             told = "; ".join(f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in differing[:5])
@@ -90,6 +92,7 @@ class Run:
 
 
 _POLICY_DEPENDS_ON = ("policy", "lm", "adapter")
+_RUN_DEPENDS_ON = ("seed", "domain", "algo", "warm_start", "experiment", *_POLICY_DEPENDS_ON)
 
 
 def _flat(config: Any, place: str = "") -> dict[str, Any]:

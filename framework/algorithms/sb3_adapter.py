@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from framework.algorithms.networks import NetworkPolicy
+from framework.errors import TrainingError
 from framework.interfaces import World
 
 
@@ -32,6 +34,9 @@ class EncodedWorld(gymnasium.Wrapper):  # type: ignore[type-arg]
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """See `gymnasium.Env`."""
         text, reward, terminated, truncated, info = self.env.step(int(action))
+        if not math.isfinite(reward):
+            act = self.unwrapped.acts[int(action)]  # type: ignore[attr-defined]
+            raise TrainingError(f"the act {act!r} was given a reward of {reward}; mend the world's numbers: experiment=check_domain finds where")
         return self._encode(text, info), float(reward), terminated, truncated, {}
 
     def current(self) -> np.ndarray:

@@ -55,6 +55,7 @@ def load(model: BaseAlgorithm, directory: Path) -> None:
     model.num_timesteps, model._n_updates = plain["num_timesteps"], plain["n_updates"]
     venv.reset()  # makes what the worlds' states are then put into
     model._last_obs = np.stack([_restore_world(world, state) for world, state in zip(venv.unwrapped.envs, plain["worlds"], strict=True)])  # type: ignore[attr-defined]
+    model._last_original_obs = model._last_obs  # what off-policy algorithms store
     model._last_episode_starts = tensors["starts"].numpy().astype(bool)
     venv.returns = tensors["returns"].numpy().copy()
     mean, variance, count = plain["reward"]

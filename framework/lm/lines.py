@@ -83,7 +83,7 @@ class LineTable:
         """Writes the lines and their features, so that a resumed run numbers and reads them as before."""
         (directory / _LINES).write_text(json.dumps(self._by_text), encoding="utf-8")
         if self._features is not None:
-            bookkeeping = {"row": self._row, "line": self._line, "used": self._used, "clock": np.array([self._clock, self._filled])}
+            bookkeeping = {"row": self._row, "line": self._line, "used": self._used, "clock": np.array([self._clock, self._filled, self._stale])}
             save_file({"features": self._features, **{key: torch.as_tensor(value) for key, value in bookkeeping.items()}}, directory / _CACHE)
 
     def load(self, directory: Path) -> None:
@@ -95,7 +95,8 @@ class LineTable:
             kept = load_file(directory / _CACHE)
             self._features = kept["features"]
             self._row, self._line, self._used = (kept[key].numpy() for key in ("row", "line", "used"))
-            self._clock, self._filled = kept["clock"].tolist()
+            self._clock, self._filled, stale = kept["clock"].tolist()
+            self._stale = bool(stale)
 
     def _store(self, lines: Ints) -> None:
         fresh = self._read(lines)

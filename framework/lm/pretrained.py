@@ -66,7 +66,11 @@ class PretrainedEncoder(LineEncoder):
         from transformers import AutoConfig, AutoTokenizer
 
         source = self._source()
-        config = AutoConfig.from_pretrained(source)
+        try:
+            config = AutoConfig.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            told = str(error).strip().splitlines()[0]
+            raise ConfigError("lm.path", f"{source!r} holds no model in Hugging Face layout, nor is it a name that the hub gives us ({told})") from error
         if max(self.layers) > config.num_hidden_layers:
             raise ConfigError("lm.layers", f"{source} has {config.num_hidden_layers} layers, so {max(self.layers)} is not one of them")
         config.num_hidden_layers = max(1, *self.layers)

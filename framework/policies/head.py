@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from framework.config import Count, Fraction
-from framework.errors import CheckpointError, ConfigError
+from framework.errors import CheckpointError, ConfigError, TrainingError
 from framework.interfaces import Policy
 from framework.lm.encoder import LineEncoder
 from framework.lm.lines import LineTable
@@ -80,6 +80,9 @@ class HeadNetwork(nn.Module):
         if distinct[0] == 0:  # the empty line goes last, where the head keeps its zero
             distinct, index = distinct[1:], np.where(index == 0, len(distinct) - 1, index - 1)
         scores, values = self.head(self.lines.features(distinct), torch.as_tensor(index, device=device), mask)
+        if not (scores.isfinite().all() and values.isfinite().all()):
+            told = "an update went too far, and nothing is kept of it. Try a lower algo.learning_rate (or warm_start.learning_rate, if it was cloning)"
+            raise TrainingError(f"the policy's scores are no numbers any more: {told}")
         return scores, values
 
     def hold_reader(self, held: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command, Start
+from runs import Command, Start
 
 from domains.finance.credit_desk import data
 from framework.errors import CheckpointError, ConfigError, MissingExtraError, UserError

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, built_here
+from runs import SMALL, built_here
 from safetensors.torch import load_file
 
 from domains.finance.suitability_desk import SuitabilityDesk, SuitabilityWorld
@@ -49,6 +49,7 @@ def kept_tensors(directory: Path) -> list[torch.Tensor]:
     return [tensor for file in directory.rglob("*.safetensors") for tensor in load_file(file).values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_a_reward_that_is_no_number_stops_the_run(poison: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment, run = built_here(tmp_path, *SMALL)
@@ -60,6 +61,7 @@ def test_a_reward_that_is_no_number_stops_the_run(poison: float, tmp_path: Path,
     assert not (tmp_path / "summary.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, Command, built_here, command_line, start_here
+from runs import ROOT, SMALL, Command, built_here, command_line, start_here
 from safetensors.torch import load_file
 
 from framework.errors import UserError
