@@ -50,4 +50,8 @@ if __name__ == "__main__":
         sys.argv[1:] = prepare(sys.argv[1:])
     except UserError as error:
         sys.exit(_complain(error))
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped before there was anything to keep", file=sys.stderr)
+        sys.exit(130)

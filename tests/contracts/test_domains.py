@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -216,8 +216,9 @@ def test_an_exception_is_a_failed_check() -> None:
 
 @pytest.mark.usefixtures("fewer_episodes")
 def test_the_procedure_writes_its_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert CheckDomain().run(Toy(), tmp_path)
+    assert CheckDomain().run(SimpleNamespace(domain=Toy(), directory=tmp_path))
     written = json.loads((tmp_path / "checks.json").read_text())
     assert [check["name"] for check in written] == [rule.__name__ for rule in (*RULES, speed)]
     assert "toy/Toy" in capsys.readouterr().out
-    assert not CheckDomain().run(type("Leaky", (Toy,), {"World": HiddenTerms})(), tmp_path)
+    leaky = type("Leaky", (Toy,), {"World": HiddenTerms})()
+    assert not CheckDomain().run(SimpleNamespace(domain=leaky, directory=tmp_path))
