@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from framework.errors import ConfigError
-from framework.experiment import Experiment, Run, write_json
+from framework.experiment import Experiment, Run, flat, write_json
 from framework.statistics import bootstrap
 from framework.types import Estimate
 
@@ -119,7 +119,7 @@ def _find(directories: Sequence[Path]) -> list[Finished]:
 
 def _read(path: Path) -> Finished:
     summary, config = json.loads(path.read_text(encoding="utf-8")), path.with_name("config.yaml")
-    settings = _flat(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.exists() else {}
+    settings = flat(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.exists() else {}
     estimates = {name: _estimate(summary[name]) for name in _SCORES}
     references = {name: _scores_of_reference(summary, name) for name in _REFERENCES}
     for split, block in ((name, part) for name, part in summary.items() if isinstance(part, dict) and "rivals" in part):
@@ -159,12 +159,6 @@ def _scores_of_reference(summary: Mapping[str, Any], name: str) -> dict[str, Est
 
 def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
-
-
-def _flat(config: Any, place: str = "") -> dict[str, Any]:
-    if not isinstance(config, Mapping):
-        return {place: config}
-    return {key: value for name, part in config.items() for key, value in _flat(part, f"{place}.{name}".lstrip(".")).items()}
 
 
 def _of_world(world: str, runs: Sequence[Finished]) -> list[Row]:

@@ -83,7 +83,7 @@ class Run:
             CheckpointError: they differ; names each setting with both values.
         """
         ours, theirs = (
-            _flat({key: config.get(key) for key in (_RUN_DEPENDS_ON if whole else _POLICY_DEPENDS_ON)}) for config in (self.config, record.get("config", {}))
+            flat({key: config.get(key) for key in (_RUN_DEPENDS_ON if whole else _POLICY_DEPENDS_ON)}) for config in (self.config, record.get("config", {}))
         )
         differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         if differing:
@@ -95,10 +95,11 @@ _POLICY_DEPENDS_ON = ("policy", "lm", "adapter")
 _RUN_DEPENDS_ON = ("seed", "domain", "algo", "warm_start", "experiment", *_POLICY_DEPENDS_ON)
 
 
-def _flat(config: Any, place: str = "") -> dict[str, Any]:
+def flat(config: Any, place: str = "") -> dict[str, Any]:
+    """Every single setting of a configuration by its dotted path."""
     if not isinstance(config, Mapping):
         return {place: config}
-    return {key: value for name, part in config.items() for key, value in _flat(part, f"{place}.{name}".lstrip(".")).items()}
+    return {key: value for name, part in config.items() for key, value in flat(part, f"{place}.{name}".lstrip(".")).items()}
 
 
 class Experiment(ABC):
