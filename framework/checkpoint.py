@@ -39,6 +39,7 @@ def save_checkpoint(directory: Path, write: Callable[[Path], None], record: Mapp
         shutil.rmtree(old, ignore_errors=True)  # not before: with no checkpoint in place, the old one is all there is
         directory.rename(old)
     fresh.rename(directory)
+    _sync(directory.parent)  # the renames themselves
     for left in (old, *directory.parent.glob(f"{directory.name}.tmp-*")):  # the latter by processes killed while they saved
         shutil.rmtree(left, ignore_errors=True)
 

@@ -19,15 +19,24 @@ from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from framework.errors import ConfigError, near
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-NonNegativeCount = Annotated[int, Field(ge=0)]
+
+def _no_truth_value(value: Any) -> Any:
+    """Python takes `true` for 1; a person who writes it for a number has mistaken the setting."""
+    if isinstance(value, bool):
+        raise ValueError("input should be a number")
+    return value
+
+
+_Number = BeforeValidator(_no_truth_value)
+Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, _Number, Field(ge=0, le=1)]
+Count = Annotated[int, _Number, Field(ge=1)]
+NonNegativeCount = Annotated[int, _Number, Field(ge=0)]
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 ENTRY_POINT = "touchstone.domains"
@@ -114,7 +123,8 @@ def _value(hint: Any, value: Any, place: str) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         inner = "".join(f".{part}" for part in first["loc"] if not str(part).startswith("function"))
-        raise ConfigError(place + inner, f"{first['msg'][0].lower() + first['msg'][1:]}, not {first['input']!r}") from error
+        told = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(place + inner, f"{told[0].lower() + told[1:]}, not {first['input']!r}") from error
 
 
 def _resolve(path: str, place: str) -> Any:

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,13 +20,15 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from framework.algorithms.sb3_adapter import EncodedWorld
+from framework.free_text import MAX_RUBRIC, free_text, load_phrasebook, sentences
 from framework.interfaces import Domain, Oracle
 from framework.probes import probe_words
 from framework.rollout import explore, following, observations, onwards, random_acts, situation, story
 from framework.seeding import episode_seed
 from framework.types import Floats
 
-MIN_LANGUAGE_VALUE, MAX_SHARED_LINES = 0.3, 0.1
+MIN_LANGUAGE_VALUE, MIN_PROXY_LOSS, MAX_SHARED_LINES = 0.3, 0.1, 0.1
+MIN_PROMPTS = 5_000
 MAX_LINE_WORDS, MAX_CHARACTERS = 60, 2_000
 MAX_STEP_SECONDS = 1e-3
 _ERRORS, _MANY_ERRORS = 4.0, 5.0  # standard errors that a mean may be off, and that each of many means may
@@ -169,7 +171,7 @@ def action_values(domain: Domain) -> str:
         values = oracle.action_values(states)
         _require(values.shape == masks.shape, f"{split}: action_values has shape {values.shape}, the masks {masks.shape}")
         _require(np.isfinite(values[masks]).all() and np.isneginf(values[~masks]).all(), f"{split}: action_values is not -inf exactly where the mask forbids")
-        for name in ("random", "best_constant", "heuristic", "optimum"):
+        for name in ("random", "best_constant", "heuristic", "optimum", "constrained_optimum", "proxy_optimum"):
             chances = oracle.probabilities(name, states)
             _require(np.allclose(chances.sum(axis=1), 1) and (chances >= 0).all(), f"{split}: probabilities of {name} do not sum to one")
             _require(not chances[~masks].any(), f"{split}: {name} takes an act that the mask forbids")
@@ -199,7 +201,7 @@ def rollout(domain: Domain) -> str:
     told = []
     for split, oracle in _oracles(domain):
         world = domain.make(split)
-        for name in ("optimum", "random"):
+        for name in ("optimum", "random", "constrained_optimum"):
             said, played = oracle.references[name], []
             for number in range(_ROLLED_OUT):
                 world.reset(seed=episode_seed(split, number))
@@ -230,9 +232,67 @@ def order(domain: Domain) -> str:
 def language_value(domain: Domain) -> str:
     """Reading pays: the share of what there is to know that the best reader wins over the best constant act."""
     worth = {name: reference.value for name, reference in domain.oracle("train").references.items()}
-    share = (worth["optimum"] - worth["best_constant"]) / (worth["informed"] - worth["best_constant"])
+    blind = max(worth["best_constant"], worth.get("open_loop", -np.inf))
+    share = (worth["optimum"] - blind) / (worth["informed"] - blind)
     _require(share >= MIN_LANGUAGE_VALUE, f"{share:.2f}, under {MIN_LANGUAGE_VALUE}: asking hardly pays; make information cheaper or decisions weightier")
-    return f"{share:.2f} of the way from best_constant to informed"
+    return f"{share:.2f} of the way from the best blind policy to informed"
+
+
+def limits(domain: Domain) -> str:
+    """The cost limits can be kept, and the constrained optimum keeps them and earns no more than the optimum."""
+    told = []
+    for split, oracle in _oracles(domain):
+        best, within = oracle.references["optimum"], oracle.references["constrained_optimum"]
+        over = {name: cost for name, cost in within.costs.items() if cost > domain.cost_limits.get(name, np.inf) + 1e-6}
+        _require(not over, f"{split}: constrained_optimum costs {over}, over the limits {dict(domain.cost_limits)}")
+        _require(within.value <= best.value + 1e-6 * max(1.0, abs(best.value)), f"{split}: constrained_optimum earns more than the optimum")
+        told.append(f"{split}: {within.value:.3f} within the limits, {best.value:.3f} without")
+    return "; ".join(told)
+
+
+def proxy(domain: Domain) -> str:
+    """Who maximises the proxy earns clearly less than the optimum: there is something to study."""
+    if not domain.proxy:
+        return "there is no proxy"
+    worth = {name: reference.value for name, reference in domain.oracle("train").references.items()}
+    lost = (worth["optimum"] - worth["proxy_optimum"]) / (worth["optimum"] - worth["random"])
+    _require(lost >= MIN_PROXY_LOSS, f"maximising the proxy loses {lost:.2f} of what lies between random and optimum, under {MIN_PROXY_LOSS}")
+    return f"{domain.proxy}; maximising it loses {lost:.2f} of what lies between random and optimum"
+
+
+def words(domain: Domain) -> str:
+    """Acts can be said: the optimum in words does what the optimum does, gibberish only costs `format`, the rubric is bounded."""
+    if domain.phrases is None:
+        return "there is no phrasebook"
+    oracle, book, rng = domain.oracle("train"), load_phrasebook(domain.phrases, tuple(domain.acts)), np.random.default_rng(0)
+    world = free_text(domain, "train", rubric=MAX_RUBRIC)
+    most = MAX_RUBRIC * (oracle.references["optimum"].value - oracle.references["random"].value)
+    for number in range(_EPISODES // 2):
+        shown, _ = world.reset(seed=number)
+        before = (shown, world.world.information_state())
+        text, reward, ended, truncated, info = world.step("mumble mumble")
+        idle = (text, world.world.information_state()) == before and reward == 0 and info["costs"] == {"format": 1.0}
+        _require(idle, "gibberish did more than cost `format`")
+        while not (ended or truncated):
+            act = int(oracle.action_values(np.array([world.world.information_state()]))[0].argmax())
+            said = book.express(act, world.world.grounds(), rng)
+            text, reward, ended, truncated, info = world.step(said)
+            _require(info["act"] == domain.acts[act], f"{said!r} was meant as {domain.acts[act]} and understood as {info['act']}")
+        extra = info["reward_terms"].get("rubric", 0.0)
+        _require(-1e-9 <= extra <= most + 1e-9, f"the rubric paid {extra:g}, outside [0, {most:g}]")
+        _require(info.get("rubric", {}).get("no_contradiction", True), f"{said!r} rests on grounds that grounds() itself contradicts")
+    return f"{sum(map(len, book.say))} sentences for {len(domain.acts)} acts"
+
+
+def demonstrations(domain: Domain) -> str:
+    """Prompts for supervised training hardly repeat, and one seed gives the same ones."""
+    if domain.phrases is None:
+        return "there is no phrasebook"
+    first, again = (list(islice(sentences(domain, "train", seed=0), _EPISODES)) for _ in range(2))
+    _require(first == again, "one seed gave two streams of demonstrations")
+    prompts = {pair["prompt"] for pair in islice(sentences(domain, "train", seed=1), 4 * MIN_PROMPTS)}
+    _require(len(prompts) >= MIN_PROMPTS, f"{len(prompts):,} distinct prompts among {4 * MIN_PROMPTS:,}; at least {MIN_PROMPTS:,} are wanted")
+    return f"{len(prompts):,} distinct prompts among {4 * MIN_PROMPTS:,}"
 
 
 def leak(domain: Domain) -> str:
@@ -269,7 +329,8 @@ def speed(domain: Domain) -> str:
 
 
 RULES: tuple[Rule, ...] = (
-    gymnasium_env, stable_baselines, seeding, splits, step, forbidden, text, state, action_values, lemma, rollout, order, language_value, leak, wordings,
+    gymnasium_env, stable_baselines, seeding, splits, step, forbidden, text, state, action_values, lemma, rollout, order, language_value,
+    limits, proxy, words, demonstrations, leak, wordings,
 )  # fmt: skip
 
 

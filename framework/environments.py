@@ -54,16 +54,15 @@ class TextWorld(World):
         super().reset(seed=seed)
         self.steps = 0
         self.lines = self.begin(self.np_random, options or {})
-        return self.render(), self._info({}, {})
+        return self.render(), self._info(Transition({}))
 
     def step(self, action: int) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Takes a named act by its number."""
-        allowed = bool(self.action_mask()[action])
-        done = self.act(int(action)) if allowed else Transition({}, {"format": 1.0})
-        self.steps += 1
-        truncated = not done.terminated and self.steps >= self.max_steps
-        reward = float(sum(done.reward_terms.values()))
-        return self.render(), reward, done.terminated, truncated, self._info(done.reward_terms, done.costs)
+        return self._advance(self.act(int(action))) if self.action_mask()[action] else self.idle()
+
+    def idle(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """See `World`."""
+        return self._advance(Transition({}, {"format": 1.0}))
 
     def render(self) -> str:  # type: ignore[override]
         """The observation: all lines so far."""
@@ -79,6 +78,12 @@ class TextWorld(World):
         self.np_random.bit_generator.state = state["rng"]
         self.set_world(state["world"])
 
-    def _info(self, reward_terms: Mapping[str, float], costs: Mapping[str, float]) -> dict[str, Any]:
+    def _advance(self, done: Transition) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        truncated = not done.terminated and self.steps >= self.max_steps
+        return self.render(), float(sum(done.reward_terms.values())), done.terminated, truncated, self._info(done)
+
+    def _info(self, done: Transition) -> dict[str, Any]:
         mask: Bools = self.action_mask()
-        return {"action_mask": mask, "action_labels": self.acts, "reward_terms": dict(reward_terms), "costs": dict(costs)}
+        told = {"reward_terms": dict(done.reward_terms), "costs": dict(done.costs), "proxy": done.proxy}
+        return {"action_mask": mask, "action_labels": self.acts, **told}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from framework.seeding import episode_seed
-from framework.types import ActionEvaluation, Bools, Demonstration, Floats, Ints, Observations, Reference, Step
+from framework.types import ActionEvaluation, Bools, Demonstration, Floats, Grounds, Ints, Observations, Reference, Step
 
 SPLITS = ("train", "validation", "test", "shift")
 """`validation`: unseen seeds, known wordings. `test`: unseen seeds and wordings. `shift`: the world itself changes."""
@@ -26,7 +26,7 @@ SPLITS = ("train", "validation", "test", "shift")
 class World(gymnasium.Env[str, int], ABC):
     """A gymnasium environment whose observation is text and whose state can be read, kept and restored.
 
-    `reset` and `step` return `info` with `action_mask`, `reward_terms` (their sum is the reward) and `costs`.
+    `reset` and `step` return `info` with `action_mask`, `reward_terms` (their sum is the reward), `costs` and `proxy`.
     """
 
     acts: tuple[str, ...]
@@ -40,6 +40,14 @@ class World(gymnasium.Env[str, int], ABC):
     def information_state(self) -> tuple[int, ...]:
         """All that an ideal reader can know from the text so far, as the oracle indexes it."""
 
+    def grounds(self) -> Grounds:
+        """What a reason given now may rest on; what it may not."""
+        return Grounds()
+
+    @abstractmethod
+    def idle(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """A turn in which nothing was said that is an act: only the clock goes on, and the cost `format` is charged."""
+
     @abstractmethod
     def get_state(self) -> dict[str, Any]:
         """Everything needed to go on exactly from here, as plain JSON."""
@@ -52,7 +60,8 @@ class World(gymnasium.Env[str, int], ABC):
 class Oracle(ABC):
     """Exact knowledge of a world.
 
-    `references` holds at least `random`, `best_constant`, `heuristic`, `optimum` and `informed` (who sees the hidden state).
+    `references` holds at least `random`, `best_constant`, `heuristic`, `optimum`, `constrained_optimum` (the most that can be
+    earned within the cost limits), `proxy_optimum` (what maximising the proxy truly earns) and `informed` (who sees the hidden state).
     """
 
     @property
@@ -66,7 +75,7 @@ class Oracle(ABC):
 
     @abstractmethod
     def probabilities(self, reference: str, states: Ints) -> Floats:
-        """What a reference policy (`random`, `best_constant`, `heuristic`, `optimum`) does: `[B, A]`."""
+        """What a reference policy does: `[B, A]`; there is none for references that only have a value, as `informed`."""
 
 
 class Domain(ABC):
@@ -77,6 +86,8 @@ class Domain(ABC):
     acts: tuple[str, ...]
     cost_limits: Mapping[str, float]
     splits: tuple[str, ...] = SPLITS
+    phrases: ClassVar[Path | None] = None  # YAML: how acts are said and understood (see `framework.free_text`)
+    proxy: ClassVar[str] = ""  # what the exploitable stand-in for the reward is, in a line
     real_splits: Mapping[str, int] = {}  # splits of recorded cases with true outcomes, and how many: scored by what happened
 
     @abstractmethod

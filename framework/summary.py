@@ -19,6 +19,7 @@ from framework.statistics import bootstrap
 from framework.types import Episode
 
 _RIVALS = ("random", "best_constant", "heuristic", "optimum")
+_REFERENCES = (*_RIVALS, "constrained_optimum", "proxy_optimum", "informed")
 
 
 def judge(run: Run, episodes: int) -> tuple[dict[str, Any], list[Evaluation]]:
@@ -39,10 +40,10 @@ def judge(run: Run, episodes: int) -> tuple[dict[str, Any], list[Evaluation]]:
         "score": asdict(test.score),
         "score_known": asdict(known.score),
         "score_shift": asdict(shift.score),
-        "references": {name: oracle.references[name].value for name in (*_RIVALS, "informed")},
-        "references_shift": {name: domain.oracle("shift").references[name].value for name in (*_RIVALS, "informed")},
+        "references": {name: oracle.references[name].value for name in _REFERENCES},
+        "references_shift": {name: domain.oracle("shift").references[name].value for name in _REFERENCES},
         "costs": {name: {"mean": cost, "limit": domain.cost_limits.get(name)} for name, cost in test.costs.items()},
-        "costs_of_references": {name: dict(oracle.references[name].costs) for name in _RIVALS},
+        "costs_of_references": {name: dict(oracle.references[name].costs) for name in (*_RIVALS, "constrained_optimum")},
     }
     for split in domain.real_splits:
         summary[split] = _recorded(domain, evaluations[split])
@@ -83,7 +84,8 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     )
     table.add_row("trained, known wordings", "", _interval(summary["score_known"]), *[""] * len(limits))
     table.add_row("trained, shifted world", "", _interval(summary["score_shift"]), *[""] * len(limits))
-    table.add_row("optimum", f"{high:.3f}", "1.000", *_costs(costs["optimum"], summary))
+    for name in ("constrained_optimum", "optimum"):
+        table.add_row(name.replace("_", " "), f"{references[name]:.3f}", f"{(references[name] - low) / (high - low):.3f}", *_costs(costs[name], summary))
     table.add_row("limit", "", "", *limits, style="dim")
     console.print(table)
     for split in (key for key, value in summary.items() if isinstance(value, dict) and "rivals" in value):

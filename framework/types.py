@@ -30,6 +30,15 @@ class Transition:
     reward_terms: Mapping[str, float]  # named, in the world's unit; their sum is the reward
     costs: Mapping[str, float] = field(default_factory=dict)  # safety constraints, apart from the reward
     terminated: bool = False
+    proxy: float = 0.0  # what the exploitable stand-in for the reward would pay
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What a reason may rest on: phrases that the situation bears out, and phrases that it contradicts."""
+
+    true: Sequence[str] = ()
+    false: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,7 @@ class Step:
     act: str
     reward_terms: Mapping[str, float]
     costs: Mapping[str, float]
+    proxy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

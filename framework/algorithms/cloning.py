@@ -20,8 +20,9 @@ class Cloning(WarmStart):
     """Fits the policy's scores to soft-optimal acts; the critic is not touched.
 
     The target is softmax(Q / T): acts that are nearly as good as the best are nearly as right. T is `temperature` times the mean
-    gap between the best and the average act, so that it means the same in every world's unit. First the head learns on the reader
-    as it is, whose features are kept; then, if the reader has an adapter, both learn for some dearer steps.
+    gap between the best and the average act, so that it means the same in every world's unit. The head learns on the reader as it
+    is, whose features are kept. If the reader has an adapter, both learn first, for some dearer steps, after one pass of the head
+    alone: a head that already knows every wording by heart would leave the reader nothing to learn.
 
     Args:
         demonstrations: situations.
@@ -56,7 +57,8 @@ class Cloning(WarmStart):
 
     def steps(self, policy: Policy) -> int:
         """See `WarmStart`."""
-        return self.head_steps + (self.reader_steps if network_policy(policy, "warm_start").network.lm.trainable else 0)
+        learns = network_policy(policy, "warm_start").network.lm.trainable
+        return self.head_steps + (self.demonstrations // self.batch_size + self.reader_steps if learns else 0)
 
     def fit(self, policy: Policy, demonstrations: Iterator[Demonstration], tell: Callable[[int, str], None]) -> None:
         """See `WarmStart`."""
@@ -64,29 +66,32 @@ class Cloning(WarmStart):
         shown = list(itertools.islice(demonstrations, self.demonstrations))
         encoded = torch.as_tensor(learner.encode([d.observation for d in shown], np.stack([d.mask for d in shown])))
         targets = self._targets(np.stack([d.action_values for d in shown]))
-        learner.network.hold_reader(True)
-        self._descend(learner, encoded, targets, self.head_steps, self.batch_size, self.learning_rate, tell)
+        phases = [(True, self.head_steps, self.batch_size, self.learning_rate)]
+        if learner.network.lm.trainable:
+            first = (True, self.demonstrations // self.batch_size, self.batch_size, self.learning_rate)
+            phases = [first, (False, self.reader_steps, self.reader_batch_size, self.reader_learning_rate), *phases]
+        done = 0
+        for held, steps, batch_size, rate in phases:
+            learner.network.hold_reader(held)
+            for step, loss in enumerate(self._descend(learner, encoded, targets, steps, batch_size, rate), start=done + 1):
+                tell(step, f"loss {loss:.3f}")
+            done += steps
         learner.network.hold_reader(False)
-        if learner.network.lm.trainable and self.reader_steps:
-            again = lambda step, note: tell(self.head_steps + step, note)  # noqa: E731
-            self._descend(learner, encoded, targets, self.reader_steps, self.reader_batch_size, self.reader_learning_rate, again)
 
-    def _descend(
-        self, learner: NetworkPolicy, encoded: Tensor, targets: Tensor, steps: int, batch_size: int, rate: float, tell: Callable[[int, str], None]
-    ) -> None:
-        """Cross-entropy to the targets, over shuffled demonstrations."""
+    def _descend(self, learner: NetworkPolicy, encoded: Tensor, targets: Tensor, steps: int, batch_size: int, rate: float) -> Iterator[float]:
+        """Cross-entropy to the targets, step by step over shuffled demonstrations."""
         learning = [parameter for parameter in learner.network.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         learner.network.train()
-        for step, rows in enumerate(_batches(len(encoded), batch_size, steps), start=1):
+        for rows in _batches(len(encoded), batch_size, steps):
             scores, _ = learner.network(encoded[rows])
             loss = cross_entropy(scores, targets[rows].to(scores.device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            tell(step, f"loss {loss.item():.3f}")
+            yield loss.item()
         learner.network.eval()
 
     def _targets(self, values: Floats) -> Tensor:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -67,10 +68,11 @@ class _Boundary(BaseCallback):
         return metrics
 
 
+@dataclass(kw_only=True)
 class StableBaselines(Algorithm):
     """What the algorithms of SB3 share: vectorised worlds, normalised rewards, schedules, reports, interruption.
 
-    Args:
+    Attributes:
         total_steps: environment steps of a run.
         n_envs: worlds stepped together.
         learning_rate: at the start.
@@ -81,27 +83,26 @@ class StableBaselines(Algorithm):
         exploring_acts: how many, at the most.
     """
 
-    report_every = 1  # steps between reports; an algorithm with rollouts reports after each
+    total_steps: Count
+    n_envs: Count
+    learning_rate: Positive
+    learning_rate_end: NonNegative | None
+    gamma: Fraction
+    normalize_reward: bool
+    exploring_starts: Fraction
+    exploring_acts: Count
 
-    def __init__(
-        self,
-        total_steps: Count,
-        n_envs: Count,
-        learning_rate: Positive,
-        learning_rate_end: NonNegative | None,
-        gamma: Fraction,
-        normalize_reward: bool,
-        exploring_starts: Fraction,
-        exploring_acts: Count,
-    ) -> None:
-        self.total_steps, self.n_envs, self.gamma, self.normalize_reward = total_steps, n_envs, gamma, normalize_reward
-        self.learning_rate, self.learning_rate_end = learning_rate, learning_rate if learning_rate_end is None else learning_rate_end
-        self.exploring_starts, self.exploring_acts = exploring_starts, exploring_acts
-        self._model: BaseAlgorithm | None = None
+    own: ClassVar[tuple[str, ...]]  # settings that SB3's object takes under the same names
+    _model: BaseAlgorithm | None = field(default=None, init=False, repr=False)
+
+    @property
+    def report_every(self) -> int:
+        """Environment steps between reports; an algorithm with long rollouts reports after each."""
+        return 1
 
     @abstractmethod
-    def model(self, venv: VecNormalize, **shared: Any) -> BaseAlgorithm:
-        """SB3's own object, given what all of them take."""
+    def model(self, venv: VecNormalize, **settings: Any) -> BaseAlgorithm:
+        """SB3's own object."""
 
     def anneal(self, model: Any, share: float) -> None:
         """Called between rollouts with the share of the run that is over; for schedules that SB3 does not have."""
@@ -110,13 +111,15 @@ class StableBaselines(Algorithm):
         """See `Algorithm`."""
         learner = network_policy(policy, "algo")
         venv = DummyVecEnv([lambda: Monitor(EncodedWorld(self._start(make_world()), learner))] * self.n_envs)
+        end = self.learning_rate if self.learning_rate_end is None else self.learning_rate_end
         self._model = self.model(
             VecNormalize(venv, norm_obs=False, norm_reward=self.normalize_reward, gamma=self.gamma),
-            learning_rate=lambda remaining: self.learning_rate_end + remaining * (self.learning_rate - self.learning_rate_end),
+            learning_rate=lambda remaining: end + remaining * (self.learning_rate - end),
             gamma=self.gamma,
             seed=run.seed,
             device=run.device,
             policy_kwargs={"network": lambda: learner.network},
+            **{name: getattr(self, name) for name in self.own},
         )
         if run.resume is not None:
             sb3_state.load(self._model, run.resume)
@@ -136,6 +139,7 @@ class StableBaselines(Algorithm):
         return ExploringStarts(world, self.exploring_starts, self.exploring_acts) if self.exploring_starts else world
 
 
+@dataclass(kw_only=True)
 class PPO(StableBaselines):
     """Proximal policy optimisation (Schulman et al., 2017), SB3's.
 
@@ -143,43 +147,29 @@ class PPO(StableBaselines):
     share `critic_warmup` of the run only the critic learns: a policy that starts warm is not to be spoilt by a critic that does not.
     """
 
-    def __init__(
-        self,
-        total_steps: Count,
-        n_envs: Count,
-        n_steps: Count,
-        batch_size: Count,
-        n_epochs: Count,
-        learning_rate: Positive,
-        learning_rate_end: NonNegative | None,
-        gamma: Fraction,
-        gae_lambda: Fraction,
-        clip_range: Positive,
-        ent_coef: NonNegative,
-        ent_coef_end: NonNegative,
-        vf_coef: NonNegative,
-        max_grad_norm: Positive,
-        target_kl: Positive | None,
-        normalize_reward: bool,
-        weight_decay: NonNegative,
-        exploring_starts: Fraction,
-        exploring_acts: Count,
-        critic_warmup: Fraction,
-    ) -> None:
-        super().__init__(total_steps, n_envs, learning_rate, learning_rate_end, gamma, normalize_reward, exploring_starts, exploring_acts)
-        self.critic_warmup = critic_warmup
-        if (n_steps * n_envs) % batch_size:
-            raise ValueError(f"batch_size {batch_size} must divide n_steps * n_envs = {n_steps * n_envs}")
-        self.ent_coef, self.ent_coef_end, self.weight_decay = ent_coef, ent_coef_end, weight_decay
-        self._settings: dict[str, Any] = {
-            "n_steps": n_steps, "batch_size": batch_size, "n_epochs": n_epochs, "gae_lambda": gae_lambda, "clip_range": clip_range,
-            "ent_coef": ent_coef, "vf_coef": vf_coef, "max_grad_norm": max_grad_norm, "target_kl": target_kl,
-        }  # fmt: skip
+    n_steps: Count
+    batch_size: Count
+    n_epochs: Count
+    gae_lambda: Fraction
+    clip_range: Positive
+    ent_coef: NonNegative
+    ent_coef_end: NonNegative
+    vf_coef: NonNegative
+    max_grad_norm: Positive
+    target_kl: Positive | None
+    weight_decay: NonNegative
+    critic_warmup: Fraction
 
-    def model(self, venv: VecNormalize, **shared: Any) -> BaseAlgorithm:
+    own = ("n_steps", "batch_size", "n_epochs", "gae_lambda", "clip_range", "ent_coef", "vf_coef", "max_grad_norm", "target_kl")
+
+    def __post_init__(self) -> None:
+        if (self.n_steps * self.n_envs) % self.batch_size:
+            raise ValueError(f"batch_size {self.batch_size} must divide n_steps * n_envs = {self.n_steps * self.n_envs}")
+
+    def model(self, venv: VecNormalize, **settings: Any) -> BaseAlgorithm:
         """See `StableBaselines`."""
-        shared["policy_kwargs"] |= {"optimizer_class": torch.optim.AdamW, "optimizer_kwargs": {"eps": 1e-5, "weight_decay": self.weight_decay}}
-        return Sb3PPO(NetworkActorCritic, venv, **self._settings, **shared)
+        settings["policy_kwargs"] |= {"optimizer_class": torch.optim.AdamW, "optimizer_kwargs": {"eps": 1e-5, "weight_decay": self.weight_decay}}
+        return Sb3PPO(NetworkActorCritic, venv, **settings)
 
     def anneal(self, model: Any, share: float) -> None:
         """Moves the entropy bonus along its schedule, and ends the critic's warm-up."""
@@ -187,103 +177,84 @@ class PPO(StableBaselines):
         model.ent_coef = self.ent_coef + share * (self.ent_coef_end - self.ent_coef)
 
 
+@dataclass(kw_only=True)
 class A2C(StableBaselines):
     """Advantage actor-critic (Mnih et al., 2016), SB3's. Args: as SB3 names them."""
 
-    def __init__(
-        self,
-        total_steps: Count,
-        n_envs: Count,
-        n_steps: Count,
-        learning_rate: Positive,
-        learning_rate_end: NonNegative | None,
-        gamma: Fraction,
-        gae_lambda: Fraction,
-        ent_coef: NonNegative,
-        vf_coef: NonNegative,
-        max_grad_norm: Positive,
-        normalize_reward: bool,
-        exploring_starts: Fraction,
-        exploring_acts: Count,
-    ) -> None:
-        super().__init__(total_steps, n_envs, learning_rate, learning_rate_end, gamma, normalize_reward, exploring_starts, exploring_acts)
-        self.report_every = n_steps * n_envs * max(1, 4_096 // (n_steps * n_envs))
-        self._settings: dict[str, Any] = {
-            "n_steps": n_steps,
-            "gae_lambda": gae_lambda,
-            "ent_coef": ent_coef,
-            "vf_coef": vf_coef,
-            "max_grad_norm": max_grad_norm,
-        }
+    n_steps: Count
+    gae_lambda: Fraction
+    ent_coef: NonNegative
+    vf_coef: NonNegative
+    max_grad_norm: Positive
 
-    def model(self, venv: VecNormalize, **shared: Any) -> BaseAlgorithm:
+    own = ("n_steps", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
+
+    @property
+    def report_every(self) -> int:
         """See `StableBaselines`."""
-        return Sb3A2C(NetworkActorCritic, venv, use_rms_prop=False, normalize_advantage=True, **self._settings, **shared)
+        return _whole_rounds(self.n_steps * self.n_envs)
+
+    def model(self, venv: VecNormalize, **settings: Any) -> BaseAlgorithm:
+        """See `StableBaselines`."""
+        return Sb3A2C(NetworkActorCritic, venv, use_rms_prop=False, normalize_advantage=True, **settings)
 
 
+@dataclass(kw_only=True)
 class TRPO(StableBaselines):
     """Trust-region policy optimisation (Schulman et al., 2015), sb3-contrib's. Args: as sb3-contrib names them."""
 
-    def __init__(
-        self,
-        total_steps: Count,
-        n_envs: Count,
-        n_steps: Count,
-        batch_size: Count,
-        n_critic_updates: Count,
-        learning_rate: Positive,
-        learning_rate_end: NonNegative | None,
-        gamma: Fraction,
-        gae_lambda: Fraction,
-        target_kl: Positive,
-        normalize_reward: bool,
-        exploring_starts: Fraction,
-        exploring_acts: Count,
-    ) -> None:
-        super().__init__(total_steps, n_envs, learning_rate, learning_rate_end, gamma, normalize_reward, exploring_starts, exploring_acts)
-        self._settings: dict[str, Any] = {
-            "n_steps": n_steps, "batch_size": batch_size, "n_critic_updates": n_critic_updates, "gae_lambda": gae_lambda, "target_kl": target_kl,
-        }  # fmt: skip
+    n_steps: Count
+    batch_size: Count
+    n_critic_updates: Count
+    gae_lambda: Fraction
+    target_kl: Positive
 
-    def model(self, venv: VecNormalize, **shared: Any) -> BaseAlgorithm:
+    own = ("n_steps", "batch_size", "n_critic_updates", "gae_lambda", "target_kl")
+
+    def model(self, venv: VecNormalize, **settings: Any) -> BaseAlgorithm:
         """See `StableBaselines`."""
-        return Sb3TRPO(NetworkActorCritic, venv, **self._settings, **shared)
+        return Sb3TRPO(NetworkActorCritic, venv, **settings)
 
 
+@dataclass(kw_only=True)
 class DQN(StableBaselines):
     """Deep Q-learning (Mnih et al., 2015), SB3's. Args: as SB3 names them.
 
     The replay buffer is not part of a checkpoint: a resumed run fills a new one.
     """
 
-    def __init__(
-        self,
-        total_steps: Count,
-        n_envs: Count,
-        buffer_size: Count,
-        learning_starts: Count,
-        batch_size: Count,
-        train_freq: Count,
-        gradient_steps: Count,
-        target_update_interval: Count,
-        exploration_fraction: Fraction,
-        exploration_final_eps: Fraction,
-        learning_rate: Positive,
-        learning_rate_end: NonNegative | None,
-        gamma: Fraction,
-        max_grad_norm: Positive,
-        normalize_reward: bool,
-        exploring_starts: Fraction,
-        exploring_acts: Count,
-    ) -> None:
-        super().__init__(total_steps, n_envs, learning_rate, learning_rate_end, gamma, normalize_reward, exploring_starts, exploring_acts)
-        self.report_every = n_envs * train_freq * max(1, 4_096 // (n_envs * train_freq))
-        self._settings: dict[str, Any] = {
-            "buffer_size": buffer_size, "learning_starts": learning_starts, "batch_size": batch_size, "train_freq": train_freq,
-            "gradient_steps": gradient_steps, "target_update_interval": target_update_interval, "max_grad_norm": max_grad_norm,
-            "exploration_fraction": exploration_fraction, "exploration_final_eps": exploration_final_eps,
-        }  # fmt: skip
+    buffer_size: Count
+    learning_starts: Count
+    batch_size: Count
+    train_freq: Count
+    gradient_steps: Count
+    target_update_interval: Count
+    exploration_fraction: Fraction
+    exploration_final_eps: Fraction
+    max_grad_norm: Positive
 
-    def model(self, venv: VecNormalize, **shared: Any) -> BaseAlgorithm:
+    own = (
+        "buffer_size",
+        "learning_starts",
+        "batch_size",
+        "train_freq",
+        "gradient_steps",
+        "target_update_interval",
+        "exploration_fraction",
+        "exploration_final_eps",
+        "max_grad_norm",
+    )
+
+    @property
+    def report_every(self) -> int:
         """See `StableBaselines`."""
-        return Sb3DQN(NetworkDeepQ, venv, **self._settings, **shared)
+        return _whole_rounds(self.n_envs * self.train_freq)
+
+    def model(self, venv: VecNormalize, **settings: Any) -> BaseAlgorithm:
+        """See `StableBaselines`."""
+        return Sb3DQN(NetworkDeepQ, venv, **settings)
+
+
+def _whole_rounds(steps: int) -> int:
+    """At least 4,096 steps, in whole rounds of so many."""
+    return steps * max(1, 4_096 // steps)

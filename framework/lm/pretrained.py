@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from framework.config import Count
+from framework.config import Count, Fraction
 from framework.data_packages import package_file
 from framework.errors import ConfigError
 from framework.lm.encoder import LineEncoder, Standardiser
@@ -20,10 +20,16 @@ _BATCH_TOKENS = 8_192  # tokens of one forward pass without gradients
 
 
 class Lora:
-    """Low-rank adapters on every linear layer of the model (Hu et al., 2021; peft)."""
+    """Low-rank adapters on every linear layer of the model (Hu et al., 2021; peft).
 
-    def __init__(self, rank: Count = 8, alpha: Count = 16) -> None:
-        self.rank, self.alpha = rank, alpha
+    Args:
+        rank: of the updates.
+        alpha: their scale, times the rank.
+        mask: share of a line's tokens that are hidden in training mode, lest the wordings be learnt by heart.
+    """
+
+    def __init__(self, rank: Count = 8, alpha: Count = 16, mask: Fraction = 0.0) -> None:
+        self.rank, self.alpha, self.mask = rank, alpha, mask
 
 
 class PretrainedEncoder(LineEncoder):
@@ -81,8 +87,10 @@ class PretrainedEncoder(LineEncoder):
         self.standardise = Standardiser(self.shape).to(device)
 
     def train(self, mode: bool = True) -> PretrainedEncoder:
-        """Stays in evaluation mode: the model's own dropout would make every reading of a line another."""
-        return super().train(False)
+        """The model's own dropout stays off: it would make every reading of a line another. An adapter's `mask` is what varies."""
+        super().train(False)
+        self.training = mode
+        return self
 
     def fit(self, lines: Sequence[str]) -> None:
         """Takes the mean and scale of each feature over the training lines."""
@@ -97,8 +105,18 @@ class PretrainedEncoder(LineEncoder):
     def encode(self, tokens: Sequence[bytes]) -> Tensor:
         """Standardised features; with gradients only where an adapter learns."""
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            if self.training and torch.is_grad_enabled() and self.adapter is not None and self.adapter.mask:
+                tokens = [self._masked(line, self.adapter.mask) for line in tokens]
             features: Tensor = self.standardise(self._hidden(tokens))
         return features
+
+    def _masked(self, line: bytes, share: float) -> bytes:
+        """A line with some of its tokens hidden; the first and the last stay, they are the tokenizer's own marks."""
+        ids = torch.frombuffer(bytearray(line), dtype=torch.int32)
+        hidden = torch.rand(len(ids)) < share
+        hidden[[0, -1]] = False
+        filler = self.tokenizer.unk_token_id if self.tokenizer.mask_token_id is None else self.tokenizer.mask_token_id
+        return ids.masked_fill(hidden, filler).numpy().tobytes()
 
     def _hidden(self, tokens: Sequence[bytes]) -> Tensor:
         """Mean hidden states `[n, K, D]`, batched by length so that little is padded."""
@@ -155,6 +173,7 @@ class PretrainedEncoder(LineEncoder):
             return model.to(self.compute)
         from peft import LoraConfig, get_peft_model
 
+        model.set_attn_implementation("eager")  # on short lines the fused kernel's backward pass takes as long as all the rest together
         lora = LoraConfig(r=self.adapter.rank, lora_alpha=self.adapter.alpha, target_modules="all-linear")
         return get_peft_model(model, lora)
 

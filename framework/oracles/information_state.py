@@ -107,16 +107,22 @@ class InformationStateDP:
         weighted = self._weighted(table)
         return np.divide(weighted, self.probability[:, None], out=np.zeros_like(weighted), where=self.probability[:, None] > 0)
 
-    def solve(self, decision_values: Floats | None = None) -> Solution:
-        """Optimal action values of every state, for `decision_values [S, D]` (by default the expected utilities)."""
+    def solve(self, decision_values: Floats | None = None, prices: Floats | None = None) -> Solution:
+        """Optimal action values of every state.
+
+        Args:
+            decision_values: what decisions are worth, `[S, D]`; the expected utilities if None.
+            prices: of the tests, `[T]`; their own if None.
+        """
+        prices = np.array([test.price for test in self.tests]) if prices is None else prices
         values = self.expected(self.utilities) if decision_values is None else decision_values
         weighted = np.full(self.mask.shape, -np.inf)
         weighted[:, self.n_tests :] = values * self.probability[:, None]
         best = np.empty(len(weighted))
         for rows in self._levels():
-            for test, spec in enumerate(self.tests):
+            for test in range(self.n_tests):
                 free = rows[self.outcomes[rows, test] < 0]
-                weighted[free, test] = -spec.price * self.probability[free]
+                weighted[free, test] = -prices[test] * self.probability[free]
                 for parents, children in self._children(rows, test):
                     weighted[parents, test] += best[children]
             best[rows] = weighted[rows].max(axis=1)

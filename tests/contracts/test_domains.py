@@ -23,7 +23,7 @@ from framework.conformance import RULES, Rule, check_domain, run_rule, speed
 from framework.interfaces import Domain
 from framework.interview import Interview, InterviewDomain, InterviewOracle, InterviewWorld
 from framework.oracles.information_state import Test as Question  # under its own name pytest would collect it
-from framework.types import Bools, Floats, Ints, Reference
+from framework.types import Bools, Floats, Grounds, Ints, Reference, Transition
 
 
 def worlds() -> list[tuple[str, str]]:
@@ -71,12 +71,20 @@ class ToyWorld(InterviewWorld):
     def answer(self, test: int, outcome: int, chance: float) -> list[str]:
         return [f"look {test}: {self.words[outcome][int(chance * 2)]}"]
 
+    def grounds(self) -> Grounds:
+        seen = set(self.outcomes) - {-1}
+        told = ("it is dry", "it is wet")
+        return Grounds([told[outcome] for outcome in seen], [told[outcome] for outcome in {0, 1} - seen])
+
 
 class Toy(InterviewDomain):
     """The world's domain; its parts can be swapped for broken ones."""
 
     name, environment = "toy", "Toy"
+    phrases = Path(__file__).parent / "toy_acts.yaml"
+    proxy = "the seed shop's: planting pays whatever the ground is like"
     cost_limits: Mapping[str, float] = MappingProxyType({"rushed": 0.1})
+    proxy_pays = True
     World = ToyWorld
     Oracle = InterviewOracle
 
@@ -90,6 +98,7 @@ class Toy(InterviewDomain):
             heuristic=lambda outcomes: np.select([outcomes[:, 0] < 0, outcomes[:, 0] == 1], [0, 2], 3),
             duties={"rushed": (("look_0", "look_1"),)},
             exempt=("wait",),
+            proxy_utilities=np.array([[2.0, 0.0], [2.0, 0.0]]) if self.proxy_pays else None,
         )
 
     def make(self, split: str) -> ToyWorld:
@@ -98,7 +107,7 @@ class Toy(InterviewDomain):
     def oracle(self, split: str) -> InterviewOracle:
         shifted = split == "shift"
         if shifted not in self._oracles:
-            self._oracles[shifted] = self.Oracle(self.numbers_of(split))
+            self._oracles[shifted] = self.Oracle(self.numbers_of(split), self.cost_limits)
         return self._oracles[shifted]
 
 
@@ -152,6 +161,16 @@ class Charmed(ToyWorld):
         return super().act(action)
 
 
+class Deaf(ToyWorld):
+    def idle(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        return self._advance(Transition({"annoyance": -1.0}))
+
+
+class Muddled(ToyWorld):
+    def grounds(self) -> Grounds:
+        return Grounds(["it is dry"], ["it is dry", "is dry", "say"])
+
+
 class OffByOne(InterviewOracle):
     def action_values(self, states: Ints) -> Floats:
         return super().action_values(states) + 1
@@ -173,7 +192,7 @@ class Worthless(InterviewOracle):
 @pytest.fixture
 def fewer_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A toy is simple: fewer episodes tell as much of it."""
-    for size, episodes in {"_EPISODES": 60, "_ROLLED_OUT": 500, "_PROBED": 600}.items():
+    for size, episodes in {"_EPISODES": 60, "_ROLLED_OUT": 500, "_PROBED": 600, "MIN_PROMPTS": 300}.items():
         monkeypatch.setattr(conformance, size, episodes)
 
 
@@ -190,11 +209,15 @@ def test_a_sound_toy_passes() -> None:
         ({"World": OtherReward}, {"step", "forbidden", "lemma", "rollout"}),
         ({"World": OpenMask}, {"action_values", "lemma"}),
         ({"World": Forgetful}, {"state"}),
-        ({"World": Unseeded}, {"gymnasium_env", "seeding", "state"}),
+        ({"World": Unseeded}, {"gymnasium_env", "seeding", "state", "demonstrations"}),
         ({"World": Betrayed}, {"leak"}),
         ({"World": Silent}, {"wordings"}),
         ({"World": Rambling}, {"text"}),
         ({"World": Charmed}, {"text"}),
+        ({"World": Deaf}, {"forbidden", "words"}),
+        ({"World": Muddled}, {"words"}),
+        ({"proxy_pays": 0.0}, {"proxy"}),
+        ({"cost_limits": {"rushed": -0.1}}, {"action_values", "rollout", "order", "language_value", "limits", "proxy", "words", "leak"}),
         ({"Oracle": OffByOne}, {"lemma", "rollout"}),
         ({"Oracle": Boastful}, {"rollout"}),
         ({"Oracle": Worthless}, {"language_value"}),

@@ -136,7 +136,7 @@ def test_occupancy_and_value_of_a_random_policy(case: Case) -> None:
 
 
 def test_references_of_the_oracle(case: Case) -> None:
-    oracle = InterviewOracle(interview_of(case))
+    oracle = InterviewOracle(interview_of(case), {})
     expected: Mapping[str, float] = {
         "best_constant": (case.prior.sum(axis=0) @ case.utilities).max(),
         "informed": float((case.prior.sum(axis=0) * case.utilities.max(axis=1)).sum()),
@@ -153,7 +153,7 @@ def test_informed_by_tests_knows_all_outcomes_and_no_more(case: Case) -> None:
         for a, b, c in np.ndindex(2, 3, 2):
             weights = case.prior[profile] * case.plain[0][:, a] * case.plain[1][:, b] * case.plain[2][:, c]
             expected += (weights @ case.utilities).max()
-    assert InterviewOracle(interview).references["informed"].value == pytest.approx(expected, abs=1e-10)
+    assert InterviewOracle(interview, {}).references["informed"].value == pytest.approx(expected, abs=1e-10)
 
 
 def test_index_and_outcomes_are_inverse() -> None:
