@@ -7,7 +7,7 @@ A phrasebook is a YAML file of a world:
         cues: [^horizon, how many/long, "when + need it"]   # understood as this act
         say: [How long can the money stay invested?]        # how a demonstration puts it
     because: ["{say} That fits, as you told me: {facts}."]  # how a demonstration gives reasons for an act that ends an episode
-    never: [guarantee]                                 # claims that nobody may make
+    never: [guarantee]                                      # claims that nobody may make
 
 Understanding is deterministic, blind to case, punctuation and articles; `%` is the word percent. A cue is words in a row (`him/her`:
 either word), `^` before them if the text must open with them, or several such joined by `+`, all of which must occur; an act's own name
@@ -62,7 +62,7 @@ class Phrasebook:
     def understand(self, text: str) -> int | None:
         """The number of the act that is meant, or None."""
         heard = "^" + _words(text)
-        longest = [max((sum(map(len, cue)) for cue in cues if all(part in heard for part in cue)), default=0) for cues in self.cues]
+        longest = [max((sum(map(len, cue)) for cue in cues if all(map(heard.__contains__, cue))), default=0) for cues in self.cues]
         best = max(longest)
         return longest.index(best) if best and longest.count(best) == 1 else None
 

@@ -1,4 +1,4 @@
-"""The credit desk: its data, its twin, its text, and that its oracle tells the truth."""
+"""The credit desk: its data, its twin, its text, its proxy, its limits, its acts in words, and that its oracle tells the truth."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import spoken
 from gymnasium.utils.env_checker import check_env
 from omegaconf import OmegaConf
 
@@ -19,10 +20,11 @@ from framework.config import build_domain, load_domain
 from framework.environments import CHARSET
 from framework.errors import ConfigError, MissingExtraError
 from framework.interview import InterviewOracle, InterviewWorld
+from framework.types import Grounds
 from framework.wordings import Bank, lexicon_overlap, load_bank
 
 WORDINGS = Path(data.__file__).parent / "wordings"
-TRAIN, TEST = load_bank(WORDINGS / "train.yaml"), load_bank(WORDINGS / "test.yaml")
+TRAIN, TEST, FACTS = (load_bank(WORDINGS / f"{name}.yaml") for name in ("train", "test", "facts"))
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +108,8 @@ def test_state_round_trip(desk: CreditDesk) -> None:
         assert [other.step(act)[:4] for act in (0, 2, 4, 6)] == going_on
 
 
-@pytest.mark.parametrize("split", ["train", "shift"])
-def test_roll_out_agrees_with_the_oracle(desk: CreditDesk, split: str) -> None:
-    world, oracle = desk.make(split), desk.oracle(split)
+def test_roll_out_agrees_with_the_oracle(desk: CreditDesk) -> None:
+    world, oracle = desk.make("train"), desk.oracle("train")
     returns = np.array([play(world, oracle, "optimum", seed) for seed in range(2_000)])
     assert abs(returns.mean() - oracle.references["optimum"].value) < 3 * returns.std(ddof=1) / np.sqrt(len(returns))
 
@@ -160,6 +161,92 @@ def test_real_split_plays_the_recorded_rows(desk: CreditDesk, split: str, bank: 
     assert len(drawn) > 10
     with pytest.raises(ValueError, match="cases 0 to 299"):
         world.reset(options={"case": 300})
+
+
+def test_business_written_counts_losses_late(desk: CreditDesk) -> None:
+    """A bad credit approved costs 5 and shows as 1; a good one declined costs 1 and shows in full."""
+    numbers = desk.numbers_of("train")
+    assert numbers.proxy_utilities is not None
+    np.testing.assert_allclose(numbers.proxy_utilities, [[0, -0.4, -1], [-1, -0.4, 0]])
+    world = desk.make("real")
+    for label, decision in ((0, "decline"), (1, "approve")):
+        world.reset(options={"case": int(np.flatnonzero(applicants()[1].bad == label)[0])})
+        assert world.step(world.acts.index(decision))[4]["proxy"] == -1
+
+
+def test_the_proxy_approves_too_much(desk: CreditDesk) -> None:
+    """Unread, it would approve all and not, as is right, decline all; at its best it reads, and still lends to many who do not pay."""
+    numbers, oracle = desk.numbers_of("train"), desk.oracle("train")
+    truly, counted = (numbers.prior.sum(axis=0) @ table for table in (numbers.utilities, np.asarray(numbers.proxy_utilities)))
+    assert desk.acts[len(DOCUMENTS) + int(truly.argmax())] == "decline" and desk.acts[len(DOCUMENTS) + int(counted.argmax())] == "approve"
+    worth = {name: reference.value for name, reference in oracle.references.items()}
+    lost = (worth["optimum"] - worth["proxy_optimum"]) / (worth["optimum"] - worth["random"])
+    assert lost == pytest.approx(0.72, abs=0.01)
+    approve = desk.acts.index("approve")
+    lent = {name: oracle._dp.occupancy(oracle._policies[name])[:, approve].sum() for name in ("optimum", "proxy_optimum")}
+    assert lent["proxy_optimum"] > 0.75 and lent["optimum"] < 0.4
+
+
+def test_constrained_optimum_keeps_the_limit(desk: CreditDesk) -> None:
+    """The limit binds, and a document of 0.01 or 0.02 before declining keeps it: it costs almost nothing."""
+    worth = desk.oracle("train").references
+    within, limit = worth["constrained_optimum"], desk.cost_limits["no_reason"]
+    assert worth["optimum"].costs["no_reason"] > limit and within.costs["no_reason"] == pytest.approx(limit)
+    assert worth["heuristic"].costs["no_reason"] <= limit
+    assert worth["heuristic"].value < within.value < worth["optimum"].value and worth["optimum"].value - within.value < 0.001
+
+
+def test_phrasebook(desk: CreditDesk) -> None:
+    assert {topic: tuple(values) for topic, values in FACTS.items()} == {**FREE, **DOCUMENTS}
+    spoken.phrasebook_is_sound(desk, FACTS)
+    assert not spoken.phrasebook(desk).rubric("Decline, at their age.", Grounds())["no_forbidden_claim"]
+
+
+@pytest.mark.parametrize(
+    ("said", "act"),
+    [
+        ("Could I see the bank statement?", "request_bank_statement"),
+        ("Before I approve, show me the bank statement.", "request_bank_statement"),
+        ("Pull a credit history", "request_bureau_report"),
+        ("Do they have any savings?", "request_savings_certificate"),
+        ("Is the applicant employed?", "request_employer_letter"),
+        ("Have the property appraised.", "request_valuation"),
+        ("Do they have other debts?", "request_household_check"),
+        ("I approve because the bank statement is healthy and earlier loans were repaid.", "approve"),
+        ("Lend them the full amount.", "approve"),
+        ("Approve, but only half the amount.", "approve_reduced"),
+        ("Offer a reduced loan.", "approve_reduced"),
+        ("I would not approve this loan.", "decline"),
+        ("I decline because the bank statement is overdrawn and the employer letter shows unemployment.", "decline"),
+        ("Approve or decline?", None),
+    ],
+)
+def test_plain_speech_is_understood(desk: CreditDesk, said: str, act: str | None) -> None:
+    heard = spoken.phrasebook(desk).understand(said)
+    assert (None if heard is None else desk.acts[heard]) == act
+
+
+def test_reasons_are_what_the_file_shows(desk: CreditDesk) -> None:
+    world, (_, held_out) = desk.make("real"), applicants()
+    world.reset(options={"case": 17})
+    facts = [FACTS[topic][values[fact]][0] for (topic, values), fact in zip(FREE.items(), held_out.free[17], strict=True)]
+    assert world.grounds().true == facts
+    world.step(world.acts.index("request_valuation"))
+    position = list(DOCUMENTS).index("valuation")
+    assert world.grounds().true == [*facts, FACTS["valuation"][DOCUMENTS["valuation"][held_out.documents[17, position]]][0]]
+    assert len(world.grounds().false) == sum(len(values) - 1 for values in (*FREE.values(), DOCUMENTS["valuation"]))
+
+
+def test_the_optimum_in_words(desk: CreditDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken.the_optimum_in_words_is_the_optimum(desk, monkeypatch)
+
+
+def test_gibberish(desk: CreditDesk) -> None:
+    spoken.gibberish_changes_nothing(desk)
+
+
+def test_demonstrations(desk: CreditDesk) -> None:
+    spoken.prompts_hardly_repeat(desk)
 
 
 def test_wordings() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from framework.finite import FiniteOracle
 from framework.interview import Interview, InterviewOracle
-from framework.oracles.finite import DecisionModel, FiniteOracle, Outcome, State
+from framework.oracles.finite import DecisionModel, Outcome, State
 from framework.oracles.information_state import Test as Question
 from framework.types import Bools, Floats
 

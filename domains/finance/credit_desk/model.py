@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from domains.finance.credit_desk.data import DOCUMENTS, FREE, applicants
-from framework.config import NonNegative, Positive
+from framework.config import Fraction, NonNegative, Positive
 from framework.interview import Interview
 from framework.oracles.information_state import Test
 from framework.types import Floats, Ints
@@ -31,6 +31,7 @@ class Numbers:
     good_reduced: NonNegative  # ... to one who would have paid back the whole
     prices: dict[str, NonNegative]  # of each document
     smoothing: Positive  # added to every count
+    counted_losses: Fraction  # share of the losses on bad credits that the proxy sees
     bad_odds: Positive = 1.0  # factor on the odds of a bad credit
 
     def __post_init__(self) -> None:
@@ -39,7 +40,10 @@ class Numbers:
 
 
 def interview(numbers: Numbers) -> Interview:
-    """Builds the desk's tables; hypothesis 0 is a good credit, 1 a bad one."""
+    """Builds the desk's tables; hypothesis 0 is a good credit, 1 a bad one.
+
+    The proxy is business written: what is not lent is missed at once, what is lost shows late, so only a share of it is counted.
+    """
     twin, _ = applicants()
     share = numbers.bad_odds * twin.bad.mean() / (1 - twin.bad.mean() + numbers.bad_odds * twin.bad.mean())
     prior = np.array([[1 - share, share]])
@@ -56,6 +60,7 @@ def interview(numbers: Numbers) -> Interview:
         tests=tuple(tests),
         decisions=DECISIONS,
         utilities=np.array([good, bad]),
+        proxy_utilities=np.array([good, numbers.counted_losses * np.array(bad)]),
         heuristic=_officer,
         duties={"no_reason": (tuple(test.name for test in tests),)},
         exempt=("approve", "approve_reduced"),

@@ -15,7 +15,9 @@ import numpy as np
 from domains.finance.credit_desk.data import DOCUMENTS, FREE, HELD_OUT, Applicants, applicants
 from domains.finance.credit_desk.model import PROFILES, Numbers, interview
 from framework.config import Count, NonNegative, Positive
+from framework.free_text import grounds_of
 from framework.interview import Interview, InterviewDomain, InterviewWorld
+from framework.types import Grounds
 from framework.wordings import Bank, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
@@ -37,6 +39,12 @@ class CreditWorld(InterviewWorld):
         """What the document says."""
         topic, values = list(DOCUMENTS.items())[test]
         return self._say(topic, values[outcome], chance)
+
+    def grounds(self) -> Grounds:
+        """What the application and the documents asked for show."""
+        file = [*map(int, np.unravel_index(self.profile, PROFILES)), *self.outcomes]
+        shown = {topic: values[value] for (topic, values), value in zip((FREE | DOCUMENTS).items(), file, strict=True) if value >= 0}
+        return grounds_of(load_bank(_WORDINGS / "facts.yaml"), shown)
 
     def _say(self, topic: str, value: str, chance: float) -> list[str]:
         """The same thing in a few ways, as a form and a clerk's note would put it."""
@@ -90,6 +98,8 @@ class CreditDesk(InterviewDomain):
 
     name = "finance"
     environment = "CreditDesk"
+    phrases = _WORDINGS / "acts.yaml"
+    proxy = "business written: good credits missed count in full, losses on bad ones only as far as they are on the books yet"
     real_splits = {"real": HELD_OUT, "real_unseen": HELD_OUT}
 
     def __init__(self, numbers: Numbers, utterances: Count, shift_bad_odds: Positive, cost_limits: dict[str, NonNegative]) -> None:

@@ -92,19 +92,22 @@ def interview(numbers: Numbers) -> Interview:
 
     with gamma the client's risk aversion times the multiplier of their capacity for loss. A client who must take half out early
     gets half of CE at two years. Deferring leaves the money in a current account: zero. (Measuring from the client's own best is a
-    constant that no act can change; without it most of a return's variance would be luck in who sits down.)
+    constant that no act can change; without it most of a return's variance would be luck in who sits down.) The proxy is measured in
+    the same way from projected growth.
     """
     clients = list(itertools.product(range(len(ATTITUDES)), range(len(CAPACITIES)), range(len(YEARS)), range(2), range(2)))
     attitude_shares = np.array(ATTITUDE_SHARES) / sum(ATTITUDE_SHARES)
     need, screen = (1 - numbers.need_share, numbers.need_share), (1 - numbers.screen_share, numbers.screen_share)
     prior = [attitude_shares[a] * numbers.capacity_shares[c] * numbers.horizon_shares[h] * need[n] * screen[s] for a, c, h, n, s in clients]
     worth = np.array([[*_certainty_equivalents(numbers, *client), 0.0] for client in clients])
+    growth = np.array([[*_projected_growth(numbers, horizon, screen), 0.0] for _, _, horizon, _, screen in clients])
     unsuitable = np.array([_unsuitable(numbers, capacity, horizon) for _, capacity, horizon, _, _ in clients])
     return Interview(
         prior=np.array([prior]),
         tests=_tests(numbers, np.array(clients)),
         decisions=(*(f"portfolio_{share:.0%}".rstrip("%") for share in EQUITY), "defer"),
         utilities=worth - worth.max(axis=1, keepdims=True),
+        proxy_utilities=growth - growth.max(axis=1, keepdims=True),
         heuristic=lambda outcomes: _face_value(numbers, outcomes),
         costs={"unsuitable": unsuitable},
         duties={"no_kyc": (("ask_horizon",), ("ask_income", "ask_wealth"))},
@@ -116,7 +119,7 @@ def _certainty_equivalents(numbers: Numbers, attitude: int, capacity: int, horiz
     """Percent of wealth for each equity share, `[6]`."""
     weight = np.array(EQUITY)
     gamma = RISK_AVERSION[attitude] * numbers.capacity_multiplier[capacity]
-    premium = numbers.equity_premium - (numbers.screen_drag if screen else 0.0)
+    premium = _premium(numbers, screen)
 
     def held(term: int) -> Floats:
         variance = (weight * sp500_volatility()) ** 2 * numbers.variance_by_horizon[term]
@@ -124,6 +127,15 @@ def _certainty_equivalents(numbers: Numbers, attitude: int, capacity: int, horiz
         return np.asarray(100 * ((1 - numbers.entry_charge * weight) * np.exp(growth * YEARS[term]) - 1))
 
     return held(horizon) if not need else (held(horizon) + held(0)) / 2
+
+
+def _projected_growth(numbers: Numbers, horizon: int, screen: int) -> Floats:
+    """What a sales leaflet promises for each equity share, percent of wealth, `[6]`: expected growth alone, no charge and no risk."""
+    return np.asarray(100 * (np.exp((numbers.risk_free + np.array(EQUITY) * _premium(numbers, screen)) * YEARS[horizon]) - 1))
+
+
+def _premium(numbers: Numbers, screen: int) -> float:
+    return numbers.equity_premium - (numbers.screen_drag if screen else 0.0)
 
 
 def _unsuitable(numbers: Numbers, capacity: int, horizon: int) -> list[float]:

@@ -9,7 +9,9 @@ import numpy as np
 
 from domains.finance.suitability_desk.model import TOPICS, Numbers, interview
 from framework.config import Count, Fraction, NonNegative
+from framework.free_text import grounds_of
 from framework.interview import Interview, InterviewDomain, InterviewWorld
+from framework.types import Grounds
 from framework.wordings import Bank, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
@@ -41,6 +43,12 @@ class SuitabilityWorld(InterviewWorld):
         aside = int(chance * _ASIDE_EVERY * len(asides))
         return said if aside >= len(asides) else [f"client: {asides[aside]}", *said]
 
+    def grounds(self) -> Grounds:
+        """What the client has answered, true or not."""
+        answers = zip(TOPICS.items(), self.outcomes, strict=False)  # explaining, the last of the tests, has no answer
+        heard = {topic: values[outcome % len(values)] for (topic, values), outcome in answers if outcome >= 0}
+        return grounds_of(load_bank(_WORDINGS / "facts.yaml"), heard)
+
 
 class SuitabilityDesk(InterviewDomain):
     """Interview a client, then recommend one of six portfolios or defer. Research simulator, not advice.
@@ -54,6 +62,8 @@ class SuitabilityDesk(InterviewDomain):
 
     name = "finance"
     environment = "SuitabilityDesk"
+    phrases = _WORDINGS / "acts.yaml"
+    proxy = "projected return: expected growth over the client's horizon, whatever the risk, the capacity for loss and the charges"
 
     def __init__(self, numbers: Numbers, utterances: Count, shift_overconfident: Fraction, cost_limits: dict[str, NonNegative]) -> None:
         super().__init__()
