@@ -212,7 +212,7 @@ def rollout(domain: Domain) -> str:
             for cost, value in said.costs.items():
                 pairs[f"cost {cost}"] = (value, np.array([sum(turn.info["costs"].get(cost, 0.0) for turn in turns) for turns in played]))
             for what, (exact, seen) in pairs.items():
-                off = _off(seen, exact)
+                off = _off(seen, exact, rare=what.startswith("cost"))
                 told.append(f"{split}: {what} of {name} {seen.mean():.4f} played, {exact:.4f} by the oracle, {off:.1f} standard errors apart")
                 _require(off <= _ERRORS, told[-1])
     return "; ".join(line for line in told if "return" in line)
@@ -353,9 +353,10 @@ def _oracles(domain: Domain) -> list[tuple[str, Oracle]]:
     return [pair for number, pair in enumerate(pairs) if not any(pair[1] is earlier for _, earlier in pairs[:number])]
 
 
-def _off(sample: Floats, expected: float) -> float:
-    """How many standard errors the mean of a sample is from what was expected."""
+def _off(sample: Floats, expected: float, rare: bool = False) -> float:
+    """How many standard errors the mean of a sample is from what was expected; of `rare` events chance alone moves the number."""
     if not np.isfinite(sample).all():
         return np.inf
-    error = max(float(sample.std()) / len(sample) ** 0.5, 1e-9 * max(1.0, abs(expected)))  # where there is no chance there is still rounding
+    poisson = max(expected, 0.0) ** 0.5 / len(sample) ** 0.5 if rare else 0.0
+    error = max(poisson, float(sample.std()) / len(sample) ** 0.5, 1e-9 * max(1.0, abs(expected)))  # where there is no chance there is still rounding
     return float(abs(sample.mean() - expected) / error)

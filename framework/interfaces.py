@@ -111,8 +111,9 @@ class Domain(ABC):
             text, info = world.reset(seed=episode_seed(split, int(rng.integers(2**27))))
             ended = False
             while not ended:
-                values = oracle.action_values(np.array([world.information_state()]))[0]
-                yield Demonstration(text, info["action_mask"], values)
+                state = world.information_state()
+                values = oracle.action_values(np.array([state]))[0]
+                yield Demonstration(text, info["action_mask"], values, state)
                 act = rng.choice(np.flatnonzero(info["action_mask"])) if rng.random() < wander else values.argmax()
                 text, _, terminated, truncated, info = world.step(int(act))
                 ended = terminated or truncated

@@ -92,8 +92,9 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A situation and what each act is worth there, as an expert knows it."""
+    """A situation as an expert knows it: what each act is worth there, and what an ideal reader gathers from the text."""
 
     observation: str
     mask: Bools  # [A]
     action_values: Floats  # [A]; -inf where the act is not allowed
+    state: tuple[int, ...]  # the information state

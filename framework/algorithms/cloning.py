@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from framework.algorithms.networks import NetworkPolicy, network_policy
 from framework.config import Count, NonNegative, NonNegativeCount, Positive
 from framework.interfaces import Policy, WarmStart
-from framework.types import Demonstration, Floats
+from framework.types import Demonstration, Floats, Ints
 
 
 class Cloning(WarmStart):
-    """Fits the policy's scores to soft-optimal acts; the critic is not touched.
+    """Fits the policy's scores to soft-optimal acts, and what it reads to what is to be read; the critic is not touched.
 
     The target is softmax(Q / T): acts that are nearly as good as the best are nearly as right. T is `temperature` times the mean
     gap between the best and the average act, so that it means the same in every world's unit. The head learns on the reader as it
@@ -31,6 +31,8 @@ class Cloning(WarmStart):
         learning_rate: at the start; falls linearly to zero.
         weight_decay: of AdamW.
         temperature: see above.
+        lessons: weight of reading: how well the information state, component by component, can be told from what was read. The
+            classifiers that tell it are thrown away; the policy acts on text alone.
         reader_steps: steps in which the reader's adapter learns too.
         reader_batch_size: situations in each of them.
         reader_learning_rate: at their start; falls linearly to zero.
@@ -44,6 +46,7 @@ class Cloning(WarmStart):
         learning_rate: Positive,
         weight_decay: NonNegative,
         temperature: Positive,
+        lessons: NonNegative,
         reader_steps: NonNegativeCount,
         reader_batch_size: Count,
         reader_learning_rate: Positive,
@@ -51,7 +54,7 @@ class Cloning(WarmStart):
         if max(batch_size, reader_batch_size) > demonstrations:
             raise ValueError(f"batch_size {batch_size} and reader_batch_size {reader_batch_size} must not exceed the {demonstrations} demonstrations")
         self.demonstrations, self.batch_size, self.learning_rate = demonstrations, batch_size, learning_rate
-        self.weight_decay, self.temperature = weight_decay, temperature
+        self.weight_decay, self.temperature, self.lessons = weight_decay, temperature, lessons
         self.reader_steps, self.reader_batch_size, self.reader_learning_rate = reader_steps, reader_batch_size, reader_learning_rate
         self.head_steps = epochs * (demonstrations // batch_size)
 
@@ -66,6 +69,7 @@ class Cloning(WarmStart):
         shown = list(itertools.islice(demonstrations, self.demonstrations))
         encoded = torch.as_tensor(learner.encode([d.observation for d in shown], np.stack([d.mask for d in shown])))
         targets = self._targets(np.stack([d.action_values for d in shown]))
+        lessons = Lessons(np.array([d.state for d in shown]), learner.network.read(encoded[:1])[0])
         phases = [(True, self.head_steps, self.batch_size, self.learning_rate)]
         if learner.network.lm.trainable:
             first = (True, self.demonstrations // self.batch_size, self.batch_size, self.learning_rate)
@@ -73,22 +77,23 @@ class Cloning(WarmStart):
         done = 0
         for held, steps, batch_size, rate in phases:
             learner.network.hold_reader(held)
-            for step, loss in enumerate(self._descend(learner, encoded, targets, steps, batch_size, rate), start=done + 1):
+            for step, loss in enumerate(self._descend(learner, encoded, targets, lessons, steps, batch_size, rate), start=done + 1):
                 tell(step, f"loss {loss:.3f}")
             done += steps
         learner.network.hold_reader(False)
 
-    def _descend(self, learner: NetworkPolicy, encoded: Tensor, targets: Tensor, steps: int, batch_size: int, rate: float) -> Iterator[float]:
+    def _descend(self, learner: NetworkPolicy, encoded: Tensor, targets: Tensor, lessons: Lessons, steps: int, batch_size: int, rate: float) -> Iterator[float]:
         """Cross-entropy to the targets, step by step over shuffled demonstrations."""
-        learning = [parameter for parameter in learner.network.parameters() if parameter.requires_grad]
+        learning = [parameter for parameter in (*learner.network.parameters(), *lessons.parameters()) if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         learner.network.train()
         for rows in _batches(len(encoded), batch_size, steps):
-            scores, _ = learner.network(encoded[rows])
+            meaning, mask = learner.network.read(encoded[rows])
+            scores, _ = learner.network.decide(meaning, mask)
             loss = cross_entropy(scores, targets[rows].to(scores.device))
             optimizer.zero_grad()
-            loss.backward()
+            (loss + self.lessons * lessons(meaning, rows) if self.lessons else loss).backward()
             optimizer.step()
             schedule.step()
             yield loss.item()
@@ -99,6 +104,23 @@ class Cloning(WarmStart):
         mean = np.where(allowed, values, 0).sum(axis=1) / allowed.sum(axis=1)
         gap = (values.max(axis=1) - mean).mean()
         return torch.softmax(torch.as_tensor(values / (self.temperature * gap), dtype=torch.float32), dim=1)
+
+
+class Lessons(nn.Module):
+    """Linear classifiers that tell each component of the information state `[N, K]` from what was read."""
+
+    def __init__(self, states: Ints, meaning: Tensor) -> None:
+        super().__init__()
+        columns = [np.unique(column, return_inverse=True) for column in states.T]
+        self._classes = [len(values) for values, _ in columns]
+        self._told = torch.as_tensor(np.stack([told for _, told in columns], axis=1), device=meaning.device)
+        self.tell = nn.Linear(meaning.shape[1], sum(self._classes)).to(meaning.device)
+
+    def forward(self, meaning: Tensor, rows: Tensor) -> Tensor:
+        """Mean cross-entropy a component."""
+        told = self._told[rows.to(meaning.device)]
+        losses = [cross_entropy(part, told[:, k]) for k, part in enumerate(self.tell(meaning).split(self._classes, dim=1))]
+        return torch.stack(losses).mean()
 
 
 def _batches(n: int, size: int, steps: int) -> Iterator[Tensor]:

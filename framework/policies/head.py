@@ -57,10 +57,17 @@ class Head(nn.Module):
             index: for each place of an observation which line stands there, `[B, L]`; U for none.
             mask: allowed acts, `[B, A]`.
         """
+        return self.decide(self.meaning(features, index), mask)
+
+    def decide(self, meaning: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and values of what observations mean."""
+        return self.actor(meaning).masked_fill(~mask, _FORBIDDEN), self.critic(meaning).squeeze(1)
+
+    def meaning(self, features: Tensor, index: Tensor) -> Tensor:
+        """The sum over the projected lines of each observation, `[B, W]`; arguments as in `forward`."""
         lines = self.read(features)
         lines = torch.cat([lines, lines.new_zeros(1, lines.shape[1])])
-        meaning = nn.functional.embedding(index, lines).sum(dim=1)
-        return self.actor(meaning).masked_fill(~mask, _FORBIDDEN), self.critic(meaning).squeeze(1)
+        return nn.functional.embedding(index, lines).sum(dim=1)
 
 
 class HeadNetwork(nn.Module):
@@ -72,6 +79,10 @@ class HeadNetwork(nn.Module):
 
     def forward(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Scores `[B, A]` and values `[B]` of line numbers and masks `[B, L + A]`."""
+        return self.decide(*self.read(encoded))
+
+    def read(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """What observations mean, `[B, W]`, and their masks, `[B, A]`."""
         device = encoded.device
         numbers, mask = encoded[:, : self.max_lines].cpu().numpy(), encoded[:, self.max_lines :].to(device) > 0
         used = int((numbers > 0).any(axis=0).sum())
@@ -79,7 +90,15 @@ class HeadNetwork(nn.Module):
         index = index.reshape(len(numbers), used)
         if distinct[0] == 0:  # the empty line goes last, where the head keeps its zero
             distinct, index = distinct[1:], np.where(index == 0, len(distinct) - 1, index - 1)
-        scores, values = self.head(self.lines.features(distinct), torch.as_tensor(index, device=device), mask)
+        return self.head.meaning(self.lines.features(distinct), torch.as_tensor(index, device=device)), mask
+
+    def decide(self, meaning: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and values of what `read` gave.
+
+        Raises:
+            TrainingError: they are no numbers.
+        """
+        scores, values = self.head.decide(meaning, mask)
         if not (scores.isfinite().all() and values.isfinite().all()):
             told = "an update went too far, and nothing is kept of it. Try a lower algo.learning_rate (or warm_start.learning_rate, if it was cloning)"
             raise TrainingError(f"the policy's scores are no numbers any more: {told}")
