@@ -191,7 +191,7 @@ def lemma(domain: Domain) -> str:
         led_to = oracle.action_values(np.array([turn.next_state for turn in turns])).max(axis=1)
         surprise = np.array([turn.reward for turn in turns]) + np.where([turn.terminated for turn in turns], 0, led_to) - promised
         for action in np.flatnonzero(np.bincount(actions) >= 100):  # of fewer the error is not known
-            worst = max(worst, off := _off(more := surprise[actions == action], 0.0))
+            worst = max(worst, off := _off(more := surprise[actions == action], 0.0, leap=float(np.abs(surprise).max())))
             _require(off <= _MANY_ERRORS, f"{split}: {world.acts[action]} earns {more.mean():+.4f} more than its action value, {off:.1f} standard errors")
     return f"reward + next value - action value is 0 for every act, at most {worst:.1f} standard errors off"
 
@@ -353,10 +353,18 @@ def _oracles(domain: Domain) -> list[tuple[str, Oracle]]:
     return [pair for number, pair in enumerate(pairs) if not any(pair[1] is earlier for _, earlier in pairs[:number])]
 
 
-def _off(sample: Floats, expected: float, rare: bool = False) -> float:
-    """How many standard errors the mean of a sample is from what was expected; of `rare` events chance alone moves the number."""
+def _off(sample: Floats, expected: float, rare: bool = False, leap: float = 0.0) -> float:
+    """How many standard errors the mean of a sample is from what was expected.
+
+    Args:
+        sample: what was seen.
+        expected: its mean, as promised.
+        rare: counts of events so rare that a sample may hold none; chance alone moves the number.
+        leap: the largest surprise seen anywhere, which a small sample may have missed by chance.
+    """
     if not np.isfinite(sample).all():
         return np.inf
     poisson = max(expected, 0.0) ** 0.5 / len(sample) ** 0.5 if rare else 0.0
-    error = max(poisson, float(sample.std()) / len(sample) ** 0.5, 1e-9 * max(1.0, abs(expected)))  # where there is no chance there is still rounding
+    error = max(poisson, float(sample.std()) / len(sample) ** 0.5 + leap / len(sample))
+    error = max(error, 1e-9 * max(1.0, abs(expected)))  # where there is no chance there is still rounding
     return float(abs(sample.mean() - expected) / error)

@@ -40,7 +40,7 @@ class SepsisWorld(TextWorld):
 
     def action_mask(self) -> Bools:
         """See `World`."""
-        return self.model.allowed((self.patient,))
+        return self.model.allowed((self.patient,)).copy()
 
     def information_state(self) -> tuple[int, ...]:
         """See `World`."""
