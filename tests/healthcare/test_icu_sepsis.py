@@ -11,7 +11,7 @@ import pytest
 
 from domains.healthcare.icu_sepsis import IcuSepsis, SepsisWorld, data, model
 from domains.healthcare.icu_sepsis.data import COLUMNS, LEVELS, STATES, SURVIVED, records
-from domains.healthcare.icu_sepsis.model import ACTS, READINGS, SepsisModel
+from domains.healthcare.icu_sepsis.model import ACTS, GRADES, READINGS, SepsisModel
 from framework.config import load_domain
 from framework.errors import MissingExtraError
 from framework.free_text import load_phrasebook
@@ -100,7 +100,7 @@ def test_columns_mean_what_their_names_say() -> None:
 def test_every_state_has_a_chart_of_its_own(numbers: SepsisModel) -> None:
     assert len(np.unique(numbers.grades, axis=0)) == STATES
     for reading, grades in zip(READINGS, numbers.grades.T, strict=True):
-        assert np.bincount(grades, minlength=len(reading.grades)).min() > STATES / 10, reading.label
+        assert np.bincount(grades, minlength=len(GRADES)).min() > STATES / 10, reading.label
 
 
 def test_a_reader_of_scattered_charts_earns_nearly_all(ward: IcuSepsis, numbers: SepsisModel, worth: Mapping[str, Reference]) -> None:
@@ -110,13 +110,10 @@ def test_a_reader_of_scattered_charts_earns_nearly_all(ward: IcuSepsis, numbers:
     lost = np.where(numbers.records.allowed, values.max(axis=1, keepdims=True) - values, 0.0)
     visits = np.linalg.solve((np.eye(STATES) - moves(oracle.probabilities("optimum", EVERY_STATE))[:, :STATES]).T, numbers.starts)
     posterior = np.log(visits + 1e-9) * np.ones((STATES, 1))  # [charts, states]
-    rng, given_away = np.random.default_rng(0), 0.0
-    for reading, grades in zip(READINGS, numbers.grades.T, strict=True):
-        top = len(reading.grades) - 1
-        chances = np.zeros((top + 1, top + 1))
-        for grade in range(top + 1):
-            for shift, chance in ((0, 1 - ward.scatter), (-1, ward.scatter / 2), (1, ward.scatter / 2)):
-                chances[grade, min(max(grade + shift, 0), top)] += chance
+    rng = np.random.default_rng(0)
+    off, sure = ward.scatter / 2, 1 - ward.scatter
+    chances = np.array([[sure + off, off, 0], [off, sure, off], [0, off, sure + off]])  # told grade, by the state's
+    for grades in numbers.grades.T:
         told = (rng.random((STATES, 1)) > chances[grades].cumsum(axis=1)).sum(axis=1)
         with np.errstate(divide="ignore"):
             posterior += np.log(chances[grades][:, told].T)
@@ -181,19 +178,17 @@ def test_chart_tells_the_grades_and_the_reasons(ward: IcuSepsis) -> None:
     text, _ = world.reset(seed=3)
     for reading, grade, line in zip(READINGS, world.model.grades[world.patient], text.split("\n"), strict=True):
         label, said = line.split(": ", 1)
-        assert label == reading.label and said in TRAIN[reading.topic][reading.grades[grade]]
-        facts = FACTS.get(label, {})
-        assert set(facts) <= {reading.grades[0], reading.grades[-1]}
-        for value, phrases in facts.items():
-            kind = world.grounds().true if value == reading.grades[grade] else world.grounds().false
-            assert (set(phrases) <= set(kind)) == (reading.grades[grade] in facts)
+        assert label == reading.label and said in TRAIN[reading.topic][GRADES[grade]]
+        for value, phrases in FACTS.get(label, {}).items():
+            assert (set(phrases) <= set(world.grounds().true)) == (value == GRADES[grade])
+            assert (set(phrases) <= set(world.grounds().false)) == (value != GRADES[grade] != "middle")
 
 
 def test_wordings() -> None:
     assert lexicon_overlap(TRAIN, TEST) == {}
-    topics = {reading.topic: reading.grades for reading in READINGS}
-    for bank, least in ((TRAIN, 60), (TEST, 12)):
-        assert {topic: tuple(grades) for topic, grades in bank.items()} == topics
+    topics = {reading.topic for reading in READINGS}
+    for bank, least in ((TRAIN, 59), (TEST, 12)):
+        assert set(bank) == topics and all(tuple(grades) == GRADES for grades in bank.values())
         for grades in bank.values():
             utterances = [utterance.lower() for many in grades.values() for utterance in many]
             assert len(utterances) == len(set(utterances))
