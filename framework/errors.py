@@ -24,6 +24,10 @@ class MissingExtraError(UserError):
         super().__init__(f"{what} is not installed; it comes with the extra {extra!r}: pip install -c constraints.txt '.[{extra}]'")
 
 
+class DataError(UserError):
+    """A file of data that cannot be used: every fault with its line, field, rule and remedy."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that is absent, damaged or of another configuration."""
 

@@ -17,7 +17,24 @@ import numpy as np
 import torch
 
 from framework.seeding import episode_seed
-from framework.types import ActionEvaluation, Bools, Demonstration, Floats, Grounds, Ints, Observations, Reference, Step
+from framework.statistics import bootstrap
+from framework.types import (
+    ActionEvaluation,
+    Bools,
+    Completion,
+    Conversation,
+    Demonstration,
+    Estimate,
+    Floats,
+    Grounds,
+    Ints,
+    Message,
+    Observations,
+    Reference,
+    Sampling,
+    Step,
+    Tokens,
+)
 
 SPLITS = ("train", "validation", "test", "shift")
 """`validation`: unseen seeds, known wordings. `test`: unseen seeds and wordings. `shift`: the world itself changes."""
@@ -142,6 +159,77 @@ class Policy(ABC):
         raise TypeError(f"{type(self).__name__} has nothing to load")
 
 
+class LanguageModel(ABC):
+    """A causal language model that talks and learns. Constructing one is cheap; `place` loads it.
+
+    The network may be frozen, carry an adapter, or learn whole: `parameters` are those that learn.
+    """
+
+    context: int  # tokens it can read, known after `place`
+
+    @abstractmethod
+    def place(self, device: torch.device) -> None:
+        """Loads tokenizer and weights onto a device."""
+
+    @abstractmethod
+    def encode(self, conversation: Conversation) -> Tokens:
+        """A conversation in the model's own template, with the weights of what is to be learnt."""
+
+    @abstractmethod
+    def prompt(self, messages: Sequence[Message]) -> Ints:
+        """Messages in the model's own template, up to where the assistant speaks, `[T]`."""
+
+    @abstractmethod
+    def parameters(self) -> Sequence[torch.nn.Parameter]:
+        """What learns."""
+
+    @abstractmethod
+    def loss(self, examples: Sequence[Tokens]) -> torch.Tensor:
+        """Sum over tokens of weight times negative log-likelihood, a differentiable scalar; the caller divides."""
+
+    @abstractmethod
+    def logprobs(self, examples: Sequence[Tokens]) -> Sequence[torch.Tensor]:
+        """Of each example the differentiable log-probabilities of its tokens that have weight, `[tokens with weight]` each."""
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[Ints], sampling: Sampling, n: int = 1, seed: int | None = None) -> Sequence[Sequence[Completion]]:
+        """`n` completions of each prompt; each distinct prompt is read once."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Writes what was learnt, in Hugging Face layout: an adapter, or the whole model where all of it learns."""
+
+    @abstractmethod
+    def load(self, directory: Path) -> None:
+        """Restores what `save` wrote."""
+
+
+class DataSource(ABC):
+    """Conversations to learn from, in splits `train`, `validation` and `test`, and a way to score what is answered."""
+
+    name: str  # for tables and pictures
+
+    @abstractmethod
+    def conversations(self, split: str) -> Sequence[Conversation]:
+        """The rows of a split; read and checked when first asked for.
+
+        Raises:
+            DataError: rows that cannot be used, all of a file at once.
+        """
+
+    def scores(self, answers: Sequence[str], asked: Sequence[Conversation]) -> Mapping[str, Estimate]:
+        """How good the answers to some rows are, under names, the one that counts first; each 1 at best, with an interval over the rows."""
+        return {"exact_match": bootstrap(np.array([answer.strip() == row.completion.strip() for answer, row in zip(answers, asked, strict=True)], float))}
+
+    def baselines(self, split: str) -> Mapping[str, Sequence[str]]:
+        """What others than a language model answer to the rows of a split: named, scored like any answers."""
+        return {}
+
+    def warnings(self) -> Sequence[str]:
+        """What was found in the data that is no error but ought to be known, each in a line."""
+        return ()
+
+
 class RewardModel(ABC):
     """What a policy is trained on. Evaluation never uses it: that is always the domain's own reward."""
 
@@ -168,9 +256,9 @@ class Tracker(ABC):
 
 
 class Progress(Protocol):
-    """Called by an algorithm as it goes; returns False to make it stop cleanly."""
+    """Called by an algorithm as it goes, with environment steps or updates; returns False to make it stop cleanly."""
 
-    def __call__(self, env_steps: int, metrics: Mapping[str, float]) -> bool:
+    def __call__(self, steps: int, metrics: Mapping[str, float]) -> bool:
         """Whether to go on."""
         ...
 
@@ -197,6 +285,22 @@ class Algorithm(ABC):
     def save(self, directory: Path) -> None:
         """Writes what is needed to go on exactly from here; may be called from within `run.progress`."""
         raise TypeError(f"{type(self).__name__} cannot be interrupted and resumed")
+
+
+class Tuning(ABC):
+    """Improves a language model on given conversations."""
+
+    @abstractmethod
+    def steps(self, examples: int) -> int:
+        """Updates of a whole run over so many examples."""
+
+    @abstractmethod
+    def learn(self, model: LanguageModel, conversations: Sequence[Conversation], run: Learning) -> None:
+        """Trains `model` in place until `steps`, or until `run.progress` says stop."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Writes what is needed, beside the model, to go on exactly from here; may be called from within `run.progress`."""
 
 
 class WarmStart(ABC):

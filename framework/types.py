@@ -98,3 +98,60 @@ class Demonstration:
     mask: Bools  # [A]
     action_values: Floats  # [A]; -inf where the act is not allowed
     state: tuple[int, ...]  # the information state
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str  # system, user or assistant
+    content: str
+    weight: float = 1.0  # of an assistant's message in the loss; 0 makes it mere context
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages in order, the last of them an assistant's; what is learnt are the assistant's messages that have weight."""
+
+    messages: Sequence[Message]
+    origin: str = ""  # file and line, for messages to people
+    fields: Mapping[str, str] = field(default_factory=dict)  # what else is known of it: extra columns, what a scorer needs
+
+    @property
+    def prompt(self) -> Sequence[Message]:
+        """All but the last message."""
+        return self.messages[:-1]
+
+    @property
+    def completion(self) -> str:
+        """What the last message says."""
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A conversation as a language model reads it."""
+
+    ids: Ints  # [T]
+    weights: Floats  # [T] of each token's negative log-likelihood; 0: context, a prompt's token or a mark that nobody says
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn; temperature 0 takes the likeliest."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    stop: Sequence[str] = ()  # strings at which a completion ends; they are cut off
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a language model said, as it was sampled: never tokenised again."""
+
+    ids: Ints  # [T], the end-of-turn token included where there is one
+    logprobs: Floats  # [T] at the sampling temperature, before top-k and top-p
+    text: str
+    finish_reason: str  # stop or length

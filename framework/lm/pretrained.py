@@ -11,25 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from framework.config import Count, Fraction
+from framework.config import Fraction
 from framework.data_packages import package_file
 from framework.errors import ConfigError
+from framework.lm.adapters import Full, Lora
 from framework.lm.encoder import LineEncoder, Standardiser
 
 _BATCH_TOKENS = 8_192  # tokens of one forward pass without gradients
-
-
-class Lora:
-    """Low-rank adapters on every linear layer of the model (Hu et al., 2021; peft).
-
-    Args:
-        rank: of the updates.
-        alpha: their scale, times the rank.
-        mask: share of a line's tokens that are hidden in training mode, lest the wordings be learnt by heart.
-    """
-
-    def __init__(self, rank: Count = 8, alpha: Count = 16, mask: Fraction = 0.0) -> None:
-        self.rank, self.alpha, self.mask = rank, alpha, mask
 
 
 class PretrainedEncoder(LineEncoder):
@@ -45,6 +33,7 @@ class PretrainedEncoder(LineEncoder):
         sha256: expected digest of `model.safetensors`, checked where given.
         weights: `random` keeps architecture and tokenizer and draws new weights from `seed`: a control.
         dtype: `auto` takes bfloat16 where the processor has it.
+        mask: share of a line's tokens that are hidden while an adapter learns, lest the wordings be learnt by heart.
         adapter: what is trained inside the model; nothing if None.
     """
 
@@ -57,13 +46,16 @@ class PretrainedEncoder(LineEncoder):
         weights: Literal["pretrained", "random"] = "pretrained",
         seed: int = 0,
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-        adapter: Lora | None = None,
+        mask: Fraction = 0.0,
+        adapter: Lora | Full | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(adapter, Full):
+            raise ValueError("a reader of lines learns by adapter=lora or not at all; adapter=full is for models that generate")
         if not layers or min(layers) < 0:
             raise ValueError(f"layers must be one or more hidden states, counted from 0, not {layers}")
         self.path, self.package, self.layers, self.sha256 = path, package, layers, sha256
-        self.weights, self.seed, self.dtype, self.adapter = weights, seed, dtype, adapter
+        self.weights, self.seed, self.dtype, self.mask, self.adapter = weights, seed, dtype, mask, adapter
         self.trainable = adapter is not None
         self.register_state_dict_post_hook(_drop_frozen_weights)
 
@@ -87,7 +79,7 @@ class PretrainedEncoder(LineEncoder):
         self.standardise = Standardiser(self.shape).to(device)
 
     def train(self, mode: bool = True) -> PretrainedEncoder:
-        """The model's own dropout stays off: it would make every reading of a line another. An adapter's `mask` is what varies."""
+        """The model's own dropout stays off: it would make every reading of a line another. With an adapter `mask` is what varies."""
         super().train(False)
         self.training = mode
         return self
@@ -105,8 +97,8 @@ class PretrainedEncoder(LineEncoder):
     def encode(self, tokens: Sequence[bytes]) -> Tensor:
         """Standardised features; with gradients only where an adapter learns."""
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            if self.training and torch.is_grad_enabled() and self.adapter is not None and self.adapter.mask:
-                tokens = [self._masked(line, self.adapter.mask) for line in tokens]
+            if self.training and torch.is_grad_enabled() and self.adapter is not None and self.mask:
+                tokens = [self._masked(line, self.mask) for line in tokens]
             features: Tensor = self.standardise(self._hidden(tokens))
         return features
 

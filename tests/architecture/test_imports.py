@@ -24,7 +24,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "framework.losses": (),
     "framework.advantages": (),
     "framework.statistics": ("framework.types",),
-    "framework.interfaces": ("framework.types", "framework.seeding"),
+    "framework.interfaces": ("framework.types", "framework.seeding", "framework.statistics"),
     "framework.oracles": ("framework.oracles", "framework.types"),
 }
 # part -> what it must never import, ours or anyone's; `*` stands for any name

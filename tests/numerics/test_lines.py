@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from framework.config import CONF, build
+from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder
 from framework.lm.lines import LineTable
-from framework.lm.pretrained import Lora, PretrainedEncoder
+from framework.lm.pretrained import PretrainedEncoder
 
 CPU = torch.device("cpu")
 LINES = [
