@@ -258,7 +258,7 @@ class Tracker(ABC):
 class Progress(Protocol):
     """Called by an algorithm as it goes, with environment steps or updates; returns False to make it stop cleanly."""
 
-    def __call__(self, steps: int, metrics: Mapping[str, float]) -> bool:
+    def __call__(self, steps: int, metrics: Mapping[str, float], /) -> bool:
         """Whether to go on."""
         ...
 
