@@ -1,0 +1,196 @@
+"""How examples lie in the rows of a batch: contexts that several share are read once, and short examples share a row.
+
+A tree is a context and the branches that go on from it: the completions of a prompt, the two sides of a preference, or one example
+of supervised tuning. It is laid out one part after the other; every token sees the context and what comes before it in its own
+branch, at the positions it would have alone, so that a model that goes by position ids and mask reads it as if each branch stood
+alone. Several trees fill a row; rows of like length make a batch.
+
+R, T: rows of a batch and their length; N: tokens with weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from framework.types import Floats, Ints, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A context and what goes on from it."""
+
+    prompt: Ints  # [P]; it has no weight
+    branches: Sequence[Tokens]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A batch of rows, and where in it the predictions are."""
+
+    ids: Tensor  # [R, T]
+    positions: Tensor  # [R, T]
+    mask: Tensor  # [R, 1, T, T] bool: which token (third index) sees which (fourth)
+    sources: Tensor  # [N] where the states that predict the targets are, counted through all rows
+    targets: Tensor  # [N] token ids
+    weights: Tensor  # [N] float32
+    owners: Tensor  # [N] which branch a target belongs to, counted through all trees given to `pack`; ascending within a branch
+    ends: Tensor  # [branches in these rows] where their last tokens are, counted as the sources are
+    branches: Tensor  # [branches in these rows] which branches those are
+
+
+def trees(examples: Sequence[Tokens]) -> tuple[list[Tree], Ints]:
+    """Examples that begin with the same tokens without weight become branches of one tree.
+
+    Returns:
+        the trees, and for each of their branches, counted through all trees, which example it is.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for number, example in enumerate(examples):
+        groups.setdefault(np.asarray(example.ids[: _context(example)], np.int64).tobytes(), []).append(number)
+    found = []
+    for members in groups.values():
+        cut = _context(examples[members[0]])
+        found.append(Tree(examples[members[0]].ids[:cut], [Tokens(examples[i].ids[cut:], examples[i].weights[cut:]) for i in members]))
+    return found, np.array([i for members in groups.values() for i in members], np.int64)
+
+
+def pack(trees: Sequence[Tree], budget: int = 512, batch_tokens: int = 4_096, device: torch.device | str = "cpu") -> Iterator[Rows]:
+    """Lays trees out in rows of at most `budget` tokens, and rows of like length in batches.
+
+    Trees go into the first row that has room for them, the longest first. Branches that do not fit beside one another take the
+    context along into another row; only a single branch may be longer than a row.
+
+    Args:
+        trees: see `trees`.
+        budget: tokens of a row.
+        batch_tokens: of a batch, padding included.
+        device: where the tensors go.
+
+    Raises:
+        ValueError: the first token of a tree without context has weight, but nothing predicts it.
+    """
+    rows = sorted(_fill(_pieces(trees, budget), budget), key=lambda row: sum(piece.size for piece in row))
+    while rows:
+        width = sum(piece.size for piece in rows[-1])
+        taken = max(1, batch_tokens // max(width, 1))
+        rows, batch = rows[:-taken], rows[-taken:]
+        yield _lay_out(batch, device)
+
+
+def hidden_states(model: Any, rows: Rows, at: Tensor | None = None) -> Tensor:
+    """Last hidden states where the targets are predicted, or at other places, `[N, D]`, differentiable.
+
+    Args:
+        model: any causal language model of transformers, with or without adapter; its head is not used.
+        rows: what to read.
+        at: places in the rows, as `rows.ends`; `rows.sources` unless given.
+    """
+    seen = torch.zeros(rows.mask.shape, device=rows.mask.device).masked_fill(~rows.mask, torch.finfo(torch.float32).min)
+    states = backbone(model)(input_ids=rows.ids, position_ids=rows.positions, attention_mask=seen, use_cache=False).last_hidden_state
+    return states.flatten(0, 1)[rows.sources if at is None else at]
+
+
+def backbone(model: Any) -> Any:
+    """The network under the head, its adapters included."""
+    return (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A tree that fits into a row."""
+
+    prompt: Ints
+    branches: list[Tokens]
+    first: int  # number of its first branch
+
+    @property
+    def size(self) -> int:
+        return len(self.prompt) + sum(len(branch.ids) for branch in self.branches)
+
+
+def _context(example: Tokens) -> int:
+    """How many tokens stand before the first that has weight."""
+    weighted = np.flatnonzero(example.weights)
+    return int(weighted[0]) if len(weighted) else len(example.ids)
+
+
+def _pieces(trees: Sequence[Tree], budget: int) -> Iterator[_Piece]:
+    number = 0
+    for tree in trees:
+        piece = _Piece(tree.prompt, [], number)
+        for branch in tree.branches:
+            if not len(tree.prompt) and len(branch.ids) and branch.weights[0]:
+                raise ValueError("the first token of a tree has weight, but nothing stands before it that could predict it; give it weight 0")
+            if piece.branches and piece.size + len(branch.ids) > budget:
+                yield piece
+                piece = _Piece(tree.prompt, [], number)
+            piece.branches.append(branch)
+            number += 1
+        yield piece
+
+
+def _fill(pieces: Iterator[_Piece], budget: int) -> list[list[_Piece]]:
+    """First fit, the longest first."""
+    rows: list[list[_Piece]] = []
+    room: list[int] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.size):
+        row = next((i for i, left in enumerate(room) if left >= piece.size), None)
+        if row is None:
+            rows.append([piece])
+            room.append(budget - piece.size)
+        else:
+            rows[row].append(piece)
+            room[row] -= piece.size
+    return rows
+
+
+def _lay_out(rows: list[list[_Piece]], device: torch.device | str) -> Rows:
+    width = max(sum(piece.size for piece in row) for row in rows)
+    ids, positions, tree, part = (np.zeros((len(rows), width), np.int64) for _ in range(4))
+    sources: list[Ints] = []
+    targets: list[Ints] = []
+    weights: list[Floats] = []
+    owners: list[Ints] = []
+    ends: list[int] = []
+    branches: list[int] = []
+    for r, row in enumerate(rows):
+        at = 0
+        for number, piece in enumerate(row, start=1):
+            deep = len(piece.prompt)
+            span = slice(at, at + piece.size)
+            tree[r, span] = number
+            ids[r, at : at + deep], positions[r, at : at + deep] = piece.prompt, np.arange(deep)
+            last, at = r * width + at + deep - 1, at + deep
+            for which, branch in enumerate(piece.branches, start=1):
+                span, length = slice(at, at + len(branch.ids)), len(branch.ids)
+                ids[r, span], positions[r, span], part[r, span] = branch.ids, deep + np.arange(length), which
+                before = r * width + at + np.arange(-1, length)  # the token before each, and the branch's last token
+                before[0] = last
+                chosen = np.flatnonzero(branch.weights)
+                sources.append(before[chosen])
+                targets.append(branch.ids[chosen])
+                weights.append(branch.weights[chosen])
+                owners.append(np.full(len(chosen), piece.first + which - 1))
+                ends.append(int(before[-1]))
+                branches.append(piece.first + which - 1)
+                at += length
+    places, tokens, who = (np.concatenate(each).astype(np.int64) for each in (sources, targets, owners))
+    put = lambda x, dtype=torch.int64: torch.as_tensor(np.asarray(x), dtype=dtype).to(device)  # noqa: E731
+    return Rows(
+        *(put(ids), put(positions), _mask(put(tree), put(part))),
+        *(put(places), put(tokens), put(np.concatenate(weights), torch.float32), put(who), put(ends), put(branches)),
+    )
+
+
+def _mask(tree: Tensor, part: Tensor) -> Tensor:
+    """`[R, 1, T, T]`: the same tree, not later, and its context or the same branch; padding sees padding, lest a softmax be over nothing."""
+    width = tree.shape[1]
+    earlier = torch.ones(width, width, dtype=torch.bool, device=tree.device).tril()
+    own = part[:, :, None] == part[:, None, :]
+    return (earlier & (tree[:, :, None] == tree[:, None, :]) & (own | (part[:, None, :] == 0)))[:, None]
