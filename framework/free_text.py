@@ -18,6 +18,7 @@ turn is lost and costs `format`.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -177,7 +178,9 @@ def free_text(domain: Domain, split: str, rubric: float = 0.1) -> FreeTextWorld:
 
 
 def sentences(domain: Domain, split: str, seed: int, wander: float = 0.0) -> Iterator[Mapping[str, str]]:
-    """Endless `{prompt, completion}` of the optimal policy in words, for supervised training.
+    """Endless `{prompt, completion, values}` of the optimal policy in words, for supervised training.
+
+    `values` is what each act that is allowed is worth, as a JSON object by the names of the acts.
 
     Args:
         domain: with a phrasebook.
@@ -193,11 +196,13 @@ def sentences(domain: Domain, split: str, seed: int, wander: float = 0.0) -> Ite
         text, info = world.reset(seed=episode_seed(split, int(rng.integers(2**27))))
         ended = False
         while not ended:
-            best = int(oracle.action_values(np.array([world.information_state()]))[0].argmax())
+            worth = oracle.action_values(np.array([world.information_state()]))[0]
+            best = int(worth.argmax())
             other = int(rng.choice(np.flatnonzero(info["action_mask"]))) if rng.random() < wander else best
+            values = {book.acts[act]: round(float(worth[act]), 6) for act in np.flatnonzero(info["action_mask"])}
             shown, grounds, here = text, world.grounds(), world.get_state()
             text, _, terminated, truncated, info = world.step(best)
-            yield {"prompt": shown, "completion": book.express(best, grounds if terminated else None, rng)}
+            yield {"prompt": shown, "completion": book.express(best, grounds if terminated else None, rng), "values": json.dumps(values)}
             if other != best:
                 world.set_state(here)
                 text, _, terminated, truncated, info = world.step(other)

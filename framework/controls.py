@@ -1,0 +1,35 @@
+"""Answers that need no language model: what any claim for one must beat."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from framework.types import Conversation
+
+
+def controls(train: Sequence[Conversation], asked: Sequence[Conversation], characters: bool = False) -> Mapping[str, Sequence[str]]:
+    """`nearest`: the completion of the most similar training prompt. `commonest`: the training completion that is given most often.
+
+    Args:
+        train: what may be learnt from.
+        asked: rows to answer; their completions are not looked at.
+        characters: compare runs of two to four letters instead of words and word pairs.
+    """
+    return {"nearest": nearest(train, asked, characters), "commonest": [Counter(row.completion for row in train).most_common(1)[0][0]] * len(asked)}
+
+
+def nearest(train: Sequence[Conversation], asked: Sequence[Conversation], characters: bool = False) -> Sequence[str]:
+    """For each row the completion of the training prompt nearest in TF-IDF (scikit-learn), by cosine; the first of equals."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.neighbors import NearestNeighbors
+
+    units = {"analyzer": "char_wb", "ngram_range": (2, 4)} if characters else {"ngram_range": (1, 2)}
+    vectoriser = TfidfVectorizer(sublinear_tf=True, **units)
+    index = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(vectoriser.fit_transform(map(_text, train)))
+    found = index.kneighbors(vectoriser.transform(map(_text, asked)), return_distance=False)
+    return [train[number].completion for number in found[:, 0]]
+
+
+def _text(row: Conversation) -> str:
+    return "\n".join(message.content for message in row.prompt)

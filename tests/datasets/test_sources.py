@@ -1,0 +1,108 @@
+"""What every ready-made source of data promises: splits apart, the truth scores 1, garbage does not, all the same from run to run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+
+from framework.config import ConfigError, load_domain
+from framework.controls import controls
+from framework.demonstrations_source import Demonstrations
+from framework.generated import SPLITS, Sizes
+from framework.interfaces import DataSource
+
+FEW = Sizes(120, 30, 60)
+SOURCES: dict[str, Callable[[], DataSource]] = {
+    "demonstrations": lambda: Demonstrations(load_domain("healthcare", "NewbornTriage"), FEW, 0, wander=0.5, tolerance=0.001),
+}
+
+
+@cache
+def source(name: str) -> DataSource:
+    return SOURCES[name]()
+
+
+every_source = pytest.mark.parametrize("name", SOURCES)
+
+
+@every_source
+def test_no_prompt_is_in_two_splits_or_twice_in_one(name: str) -> None:
+    prompts = [tuple(message.content for message in row.prompt) for split in SPLITS for row in source(name).conversations(split)]
+    assert len(prompts) == len(set(prompts)) > 0
+
+
+@every_source
+def test_rows_are_short_and_end_with_the_assistant(name: str) -> None:
+    for split in SPLITS:
+        for row in source(name).conversations(split):
+            assert [message.role for message in row.messages][-2:] == ["user", "assistant"]
+            assert all(message.content == message.content.strip() != "" for message in row.messages)
+            assert sum(len(message.content.split()) for message in row.prompt) < 160 and len(row.completion.split()) < 70
+
+
+@every_source
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_truth_scores_one(name: str, split: str) -> None:
+    rows = source(name).conversations(split)
+    assert {score: round(estimate.mean, 9) for score, estimate in source(name).scores([row.completion for row in rows], rows).items()} == dict.fromkeys(
+        source(name).scores([row.completion for row in rows], rows), 1.0
+    )
+
+
+@every_source
+@pytest.mark.parametrize("garbage", ["", "qwerty", "the the the the the the"])
+def test_garbage_scores_low(name: str, garbage: str) -> None:
+    rows = source(name).conversations("test")
+    headline = next(iter(source(name).scores([garbage] * len(rows), rows).values()))
+    assert headline.mean < 0.1
+
+
+@every_source
+def test_answers_to_other_questions_score_lower(name: str) -> None:
+    rows = source(name).conversations("test")
+    headline = next(iter(source(name).scores([row.completion for row in (*rows[1:], rows[0])], rows).values()))
+    assert headline.low <= headline.mean <= headline.high and headline.mean < 0.8
+
+
+@every_source
+def test_baselines_answer_every_row(name: str) -> None:
+    rows = source(name).conversations("test")
+    baselines = source(name).baselines("test")
+    assert {"nearest", "commonest"} <= baselines.keys()
+    for answers in baselines.values():
+        assert len(answers) == len(rows) and all(isinstance(answer, str) for answer in answers)
+        assert all(np.isfinite(estimate.mean) for estimate in source(name).scores(answers, rows).values())
+
+
+@every_source
+def test_the_same_every_time(name: str) -> None:
+    assert all(SOURCES[name]().conversations(split) == source(name).conversations(split) for split in SPLITS)
+
+
+def test_controls_look_at_prompts_alone() -> None:
+    rows = source("demonstrations").conversations("train")
+    assert controls(rows, rows[:5])["nearest"] == [row.completion for row in rows[:5]]
+
+
+def test_demonstrations_score_the_worth_of_what_is_understood() -> None:
+    demonstrations = source("demonstrations")
+    row = demonstrations.conversations("train")[0]
+    values = json.loads(row.fields["values"])
+    best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
+    means = [{name: e.mean for name, e in demonstrations.scores([act.replace("_", " ")], [row]).items()} for act in (best, worst)]
+    assert means == [{"optimal": 1, "understood": 1}, {"optimal": 0, "understood": 1}]
+
+
+def test_more_than_there_is_to_say_is_an_error() -> None:
+    class Coin(Demonstrations):
+        def write(self, split: str, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+            rows = source("demonstrations").conversations("train")[:2]
+            return itertools.cycle(rows)
+
+    with pytest.raises(ConfigError, match=r"data\.sizes\.train: 3 prompts .* more than 2"):
+        Coin(load_domain("healthcare", "NewbornTriage"), Sizes(3, 1, 1), 0, 0.5, 0.001).conversations("train")
