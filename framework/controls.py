@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from framework.types import Conversation
 
 
@@ -29,6 +31,19 @@ def nearest(train: Sequence[Conversation], asked: Sequence[Conversation], charac
     index = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(vectoriser.fit_transform(map(_text, train)))
     found = index.kneighbors(vectoriser.transform(map(_text, asked)), return_distance=False)
     return [train[number].completion for number in found[:, 0]]
+
+
+def closest_line(train: Sequence[Conversation], asked: Sequence[Conversation]) -> Sequence[str]:
+    """For each row the line of what stands before the last message whose TF-IDF is nearest to that message, with weights from training."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectoriser = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)).fit(map(_text, train))
+    shown = ["\n".join(message.content for message in row.prompt[:-1]).splitlines() for row in asked]
+    questions = vectoriser.transform([row.prompt[-1].content for row in asked])
+    lines = vectoriser.transform([line for lines in shown for line in lines])
+    owner = np.repeat(np.arange(len(shown)), [len(lines) for lines in shown])
+    alike = np.asarray(lines.multiply(questions[owner]).sum(axis=1)).ravel()
+    return [lines[int(alike[owner == number].argmax())] for number, lines in enumerate(shown)]
 
 
 def _text(row: Conversation) -> str:

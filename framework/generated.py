@@ -74,5 +74,10 @@ class GeneratedSource(DataSource):
         return rows
 
 
+def one(choices: Sequence[str], rng: np.random.Generator) -> str:
+    """One of some texts, each as likely as the others."""
+    return choices[int(rng.integers(len(choices)))]
+
+
 def _asked(row: Conversation) -> tuple[str, ...]:
     return tuple(message.content for message in row.prompt)

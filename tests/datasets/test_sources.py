@@ -10,15 +10,20 @@ from functools import cache
 import numpy as np
 import pytest
 
-from framework.config import ConfigError, load_domain
+from domains.customer_service.faq import Faq
+from domains.customer_service.faq.facts import admits_ignorance, facts_in
+from domains.customer_service.faq.source import Shares
+from framework.config import load_domain
 from framework.controls import controls
 from framework.demonstrations_source import Demonstrations
+from framework.errors import ConfigError
 from framework.generated import SPLITS, Sizes
 from framework.interfaces import DataSource
 
 FEW = Sizes(120, 30, 60)
 SOURCES: dict[str, Callable[[], DataSource]] = {
     "demonstrations": lambda: Demonstrations(load_domain("healthcare", "NewbornTriage"), FEW, 0, wander=0.5, tolerance=0.001),
+    "faq": lambda: Faq(FEW, 0, Shares(two=0.2, unknown=0.15, half=0.1)),
 }
 
 
@@ -96,6 +101,33 @@ def test_demonstrations_score_the_worth_of_what_is_understood() -> None:
     best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
     means = [{name: e.mean for name, e in demonstrations.scores([act.replace("_", " ")], [row]).items()} for act in (best, worst)]
     assert means == [{"optimal": 1, "understood": 1}, {"optimal": 0, "understood": 1}]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("You have 30 working days, or a 30-day window.", {"30 days"}),
+        ("Open 9am - 5 pm, not on Sunday, 10 percent off.", {"9 am to 5 pm", "sundays", "10%"}),
+        ("It costs $4.00 and takes 2 to 4 days; call 555-0123.", {"$4", "2 to 4 days", "555-0123"}),
+        ("Guaranteed for 2 years, 24 hours, 30 nights.", {"2 years", "24 hours", "30 nights"}),
+        ("It is 30.", set()),
+    ],
+)
+def test_facts_are_found_in_other_words(said: str, meant: set[str]) -> None:
+    assert facts_in(said) == meant
+
+
+@pytest.mark.parametrize("said", ["The policy doesn't say.", "I do not know that.", "That is not stated.", "We cannot tell you."])
+def test_not_knowing_is_understood(said: str) -> None:
+    assert admits_ignorance(said) and not admits_ignorance("You can not return it after 30 days.")
+
+
+def test_a_fact_too_many_is_no_answer() -> None:
+    faq = source("faq")
+    row = next(row for row in faq.conversations("test") if row.fields["unknown"] == "no")
+    for said, answered, consistent in ((row.completion, 1, 1), (f"{row.completion} Or 99 days.", 0, 0), (f"{row.completion} I do not know.", 0, 1), ("", 0, 1)):
+        means = {name: estimate.mean for name, estimate in faq.scores([said], [row]).items()}
+        assert (means["answered"], means["consistent"]) == (answered, consistent)
 
 
 def test_more_than_there_is_to_say_is_an_error() -> None:
