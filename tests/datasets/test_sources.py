@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 import pytest
 
+from domains.customer_service.dialect import Dialect
+from domains.customer_service.dialect import words as dialect_words
 from domains.customer_service.faq import Faq
 from domains.customer_service.faq.facts import admits_ignorance, facts_in
 from domains.customer_service.faq.source import Shares
 from framework.config import load_domain
 from framework.controls import controls
 from framework.demonstrations_source import Demonstrations
-from framework.errors import ConfigError
+from framework.errors import ConfigError, MissingExtraError
 from framework.generated import SPLITS, Sizes
 from framework.interfaces import DataSource
+from framework.types import Conversation
 
 FEW = Sizes(120, 30, 60)
 SOURCES: dict[str, Callable[[], DataSource]] = {
     "demonstrations": lambda: Demonstrations(load_domain("healthcare", "NewbornTriage"), FEW, 0, wander=0.5, tolerance=0.001),
     "faq": lambda: Faq(FEW, 0, Shares(two=0.2, unknown=0.15, half=0.1)),
+    "dialect": lambda: Dialect(Sizes(2_000, 30, 200), 0),
 }
 
 
 @cache
 def source(name: str) -> DataSource:
     return SOURCES[name]()
+
+
+def means(name: str, answers: Sequence[str], rows: Sequence[Conversation]) -> dict[str, float]:
+    return {score: estimate.mean for score, estimate in source(name).scores(answers, rows).items()}
 
 
 every_source = pytest.mark.parametrize("name", SOURCES)
@@ -54,9 +63,7 @@ def test_rows_are_short_and_end_with_the_assistant(name: str) -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_truth_scores_one(name: str, split: str) -> None:
     rows = source(name).conversations(split)
-    assert {score: round(estimate.mean, 9) for score, estimate in source(name).scores([row.completion for row in rows], rows).items()} == dict.fromkeys(
-        source(name).scores([row.completion for row in rows], rows), 1.0
-    )
+    assert set(means(name, [row.completion for row in rows], rows).values()) == {1.0}
 
 
 @every_source
@@ -95,12 +102,11 @@ def test_controls_look_at_prompts_alone() -> None:
 
 
 def test_demonstrations_score_the_worth_of_what_is_understood() -> None:
-    demonstrations = source("demonstrations")
-    row = demonstrations.conversations("train")[0]
+    row = source("demonstrations").conversations("train")[0]
     values = json.loads(row.fields["values"])
     best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
-    means = [{name: e.mean for name, e in demonstrations.scores([act.replace("_", " ")], [row]).items()} for act in (best, worst)]
-    assert means == [{"optimal": 1, "understood": 1}, {"optimal": 0, "understood": 1}]
+    scored = [means("demonstrations", [act.replace("_", " ")], [row]) for act in (best, worst)]
+    assert scored == [{"optimal": 1, "understood": 1}, {"optimal": 0, "understood": 1}]
 
 
 @pytest.mark.parametrize(
@@ -123,11 +129,32 @@ def test_not_knowing_is_understood(said: str) -> None:
 
 
 def test_a_fact_too_many_is_no_answer() -> None:
-    faq = source("faq")
-    row = next(row for row in faq.conversations("test") if row.fields["unknown"] == "no")
+    row = next(row for row in source("faq").conversations("test") if row.fields["unknown"] == "no")
     for said, answered, consistent in ((row.completion, 1, 1), (f"{row.completion} Or 99 days.", 0, 0), (f"{row.completion} I do not know.", 0, 1), ("", 0, 1)):
-        means = {name: estimate.mean for name, estimate in faq.scores([said], [row]).items()}
-        assert (means["answered"], means["consistent"]) == (answered, consistent)
+        scored = means("faq", [said], [row])
+        assert (scored["answered"], scored["consistent"]) == (answered, consistent)
+
+
+def test_dialect_baselines_fail_where_they_must() -> None:
+    rows, answers = source("dialect").conversations("test"), source("dialect").baselines("test")
+    copy, lookup, dictionary = (means("dialect", answers[name], rows) for name in ("copy", "lookup", "dictionary"))
+    assert copy["converted"] == 0 and copy["untouched"] == 1 and copy["right"] < 0.3
+    assert lookup["unseen"] == 0 and lookup["two_meanings"] == 1 and 0.3 < lookup["right"] < 0.8
+    assert dictionary["converted"] == 1 and dictionary["untouched"] < 1 and 0.7 < dictionary["right"] < 1  # meters and programs that stay
+
+
+def test_dialect_keeps_families_of_words_for_the_test_split() -> None:
+    rows = [row for split in ("train", "validation") for row in source("dialect").conversations(split)]
+    shown = {word for row in rows for word in dialect_words.tokens(row.completion.lower())}
+    unseen = {word for row in source("dialect").conversations("test") for word in row.fields["unseen"].split()}
+    assert len(unseen) > 50 and shown & unseen <= {"program"}  # which stays where it is a computer's
+
+
+def test_dialect_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "breame.data.meaning_constants", None)
+    dialect_words.spellings.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"'breame'.*\[customer_service\]"):
+        dialect_words.spellings()
 
 
 def test_more_than_there_is_to_say_is_an_error() -> None:
