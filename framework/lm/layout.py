@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from framework.errors import ConfigError
+from framework.lm.logprobs import output_head
 from framework.types import Floats, Ints, Tokens
 
 
@@ -42,6 +45,7 @@ class Rows:
     owners: Tensor  # [N] which branch a target belongs to, counted through all trees given to `pack`; ascending within a branch
     ends: Tensor  # [branches in these rows] where their last tokens are, counted as the sources are
     branches: Tensor  # [branches in these rows] which branches those are
+    depth: int  # tokens of the longest context with a branch
 
 
 def trees(examples: Sequence[Tokens]) -> tuple[list[Tree], Ints]:
@@ -87,18 +91,53 @@ def hidden_states(model: Any, rows: Rows, at: Tensor | None = None) -> Tensor:
     """Last hidden states where the targets are predicted, or at other places, `[N, D]`, differentiable.
 
     Args:
-        model: any causal language model of transformers, with or without adapter; its head is not used.
+        model: a causal language model of transformers, with or without adapter, that `verify` approves of; its head is not used.
         rows: what to read.
         at: places in the rows, as `rows.ends`; `rows.sources` unless given.
+
+    Raises:
+        ConfigError: the model sees only a window of what came before, and an example is longer.
     """
-    seen = torch.zeros(rows.mask.shape, device=rows.mask.device).masked_fill(~rows.mask, torch.finfo(torch.float32).min)
-    states = backbone(model)(input_ids=rows.ids, position_ids=rows.positions, attention_mask=seen, use_cache=False).last_hidden_state
+    network = backbone(model)
+    window = getattr(network.config, "sliding_window", None)
+    if window is not None and rows.depth > window:
+        raise ConfigError("lm", f"some layers see {window} tokens at most, and an example has {rows.depth}; cut the examples or take another model")
+    seen = torch.zeros(rows.mask.shape, dtype=network.dtype, device=rows.mask.device).masked_fill(~rows.mask, torch.finfo(network.dtype).min)
+    states: Tensor = network(input_ids=rows.ids, position_ids=rows.positions, attention_mask=seen, use_cache=False).last_hidden_state
     return states.flatten(0, 1)[rows.sources if at is None else at]
 
 
 def backbone(model: Any) -> Any:
     """The network under the head, its adapters included."""
     return (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
+
+
+@torch.no_grad()
+def verify(model: Any) -> None:
+    """Reads a few tokens in two ways, so that a model which this module cannot lay out, or whose head is not its last step, is refused.
+
+    Raises:
+        ConfigError: the logits are not the head's plain projection of the last hidden states, being scaled or capped; or branches
+            that share a row do not come out as they would alone, since the network does not go by position ids and mask alone.
+    """
+    weight, bias = output_head(model)
+    prompt, *branches = (np.arange(first, first + 4) % len(weight) for first in (1, 5, 9))
+    tree = Tree(prompt, [Tokens(branch, np.ones(4)) for branch in branches])
+    alone = [torch.as_tensor(np.concatenate([prompt, branch]), device=weight.device)[None] for branch in branches]
+    training = model.training
+    model.eval()
+    try:
+        logits = torch.cat([model(input_ids=ids, use_cache=False).logits[0, 3:-1] for ids in alone])
+        states = torch.cat([backbone(model)(input_ids=ids, use_cache=False).last_hidden_state[0, 3:-1] for ids in alone])
+        together = torch.cat([hidden_states(model, rows) for rows in pack([tree, tree], device=weight.device)])[: len(states)]
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError("lm", f"{type(model).__name__} takes no position ids and 4-D attention mask, as packed rows need ({error})") from error
+    finally:
+        model.train(training)
+    if getattr(model.config, "final_logit_softcapping", None) or not _alike(F.linear(states.to(weight.dtype), weight, bias), logits):
+        raise ConfigError("lm", f"{type(model).__name__} scales or caps its logits after the head, which training here does not; take another model")
+    if not _alike(together, states):
+        raise ConfigError("lm", f"{type(model).__name__} does not go by position ids and attention mask alone, as packed rows need; take another model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +224,7 @@ def _lay_out(rows: list[list[_Piece]], device: torch.device | str) -> Rows:
     return Rows(
         *(put(ids), put(positions), _mask(put(tree), put(part))),
         *(put(places), put(tokens), put(np.concatenate(weights), torch.float32), put(who), put(ends), put(branches)),
+        depth=int(positions.max()) + 1,
     )
 
 
@@ -194,3 +234,8 @@ def _mask(tree: Tensor, part: Tensor) -> Tensor:
     earlier = torch.ones(width, width, dtype=torch.bool, device=tree.device).tril()
     own = part[:, :, None] == part[:, None, :]
     return (earlier & (tree[:, :, None] == tree[:, None, :]) & (own | (part[:, None, :] == 0)))[:, None]
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    """Equal up to rounding, of half precision too: what is not meant to be equal differs by as much as the numbers themselves."""
+    return bool((found.float() - expected.float()).norm() <= 0.02 * expected.float().norm())

@@ -14,9 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from framework.errors import ConfigError
 
 _CHUNK_LOGITS = 2**24  # logits held at a time unless told otherwise: 64 MiB of float32
 
@@ -73,6 +75,18 @@ def _logprobs(
         raise ValueError(f"a temperature is above 0, not {temperature}")
     found: tuple[Tensor, Tensor] = _LogProbs.apply(hidden, head_weight, bias, targets, chunk or _chunk(head_weight), temperature, entropy)
     return found
+
+
+def output_head(model: Any) -> tuple[Tensor, Tensor | None]:
+    """Weight `[V, D]` and bias `[V]` of a language model's head, as the functions above want them.
+
+    Raises:
+        ConfigError: the head is no plain linear layer, an adapter sits on it for example.
+    """
+    head = (model.get_base_model() if hasattr(model, "get_base_model") else model).get_output_embeddings()
+    if type(head) is not nn.Linear:
+        raise ConfigError("lm", f"the head is a {type(head).__name__}, not a plain linear layer; take a model that has one, and put no adapter on it")
+    return head.weight, head.bias
 
 
 class _WeightedNll(torch.autograd.Function):

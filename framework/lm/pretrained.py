@@ -14,8 +14,9 @@ from torch import Tensor
 from framework.config import Fraction
 from framework.data_packages import package_file
 from framework.errors import ConfigError
-from framework.lm.adapters import Full, Lora
+from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder, Standardiser
+from framework.lm.precision import bfloat16_if_fast
 
 _BATCH_TOKENS = 8_192  # tokens of one forward pass without gradients
 
@@ -47,11 +48,9 @@ class PretrainedEncoder(LineEncoder):
         seed: int = 0,
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         mask: Fraction = 0.0,
-        adapter: Lora | Full | None = None,
+        adapter: Lora | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(adapter, Full):
-            raise ValueError("a reader of lines learns by adapter=lora or not at all; adapter=full is for models that generate")
         if not layers or min(layers) < 0:
             raise ValueError(f"layers must be one or more hidden states, counted from 0, not {layers}")
         self.path, self.package, self.layers, self.sha256 = path, package, layers, sha256
@@ -73,7 +72,7 @@ class PretrainedEncoder(LineEncoder):
             raise ConfigError("lm.layers", f"{source} has {config.num_hidden_layers} layers, so {max(self.layers)} is not one of them")
         config.num_hidden_layers = max(1, *self.layers)
         self.tokenizer = AutoTokenizer.from_pretrained(source)
-        self.compute = _bfloat16_if_fast(device) if self.dtype == "auto" else getattr(torch, self.dtype)
+        self.compute = bfloat16_if_fast(device) if self.dtype == "auto" else getattr(torch, self.dtype)
         self.model = self._model(source, config).to(device).eval()
         self.shape, self.device = (len(self.layers), config.hidden_size), device
         self.standardise = Standardiser(self.shape).to(device)
@@ -168,14 +167,6 @@ class PretrainedEncoder(LineEncoder):
         model.set_attn_implementation("eager")  # on short lines the fused kernel's backward pass takes as long as all the rest together
         lora = LoraConfig(r=self.adapter.rank, lora_alpha=self.adapter.alpha, target_modules="all-linear")
         return get_peft_model(model, lora)
-
-
-def _bfloat16_if_fast(device: torch.device) -> torch.dtype:
-    """bfloat16 on processors with instructions for it, where it is several times faster; float32 elsewhere."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if supported() else torch.float32
 
 
 def _drop_frozen_weights(encoder: PretrainedEncoder, state: dict[str, Tensor], prefix: str, _: object) -> None:

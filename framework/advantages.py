@@ -1,0 +1,127 @@
+"""Advantages as pure functions: what an act was worth beyond what was expected.
+
+B: sequences or episodes; T: their longest, in tokens or turns; a mask `[B, T]` says which places count. Places that do not, padding
+or words of others between turns, are passed over: what comes after them follows what comes before. No gradient passes through.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float | Tensor = 1.0, gae_lambda: float | Tensor = 0.95, last_values: Tensor | None = None
+) -> Tensor:
+    """Generalised advantage estimates Aₜ = δₜ + γₜλₜAₜ₊₁ with δₜ = rₜ + γₜVₜ₊₁ − Vₜ, `[B, T]`, 0 outside the mask (Schulman et al., 2016).
+
+    The targets of the values are advantages plus values.
+
+    Args:
+        rewards: `[B, T]`.
+        values: `[B, T]`.
+        mask: `[B, T]` bool.
+        gamma: discount from a place to the next, a number or `[B, T]`; see `gae_over_turns`.
+        gae_lambda: the same for how far to trust rewards over values.
+        last_values: value of where each sequence was cut off `[B]`; 0 for those that ended of themselves. All ended unless given.
+    """
+    _same(2, rewards=rewards, values=values, mask=mask)
+    discounts, trust = (x if isinstance(x, Tensor) else torch.full_like(values, x) for x in (gamma, gae_lambda))
+    _same(2, values=values, gamma=discounts, gae_lambda=trust)
+    following = torch.zeros_like(values[:, 0]) if last_values is None else last_values.to(values.dtype)
+    _same(1, last_values=following, first_values=values[:, 0])
+    ahead, advantages = torch.zeros_like(following), torch.zeros_like(values)
+    for t in reversed(range(values.shape[1])):
+        counts = mask[:, t].bool()
+        delta = rewards[:, t] + discounts[:, t] * following - values[:, t]
+        ahead = torch.where(counts, delta + discounts[:, t] * trust[:, t] * ahead, ahead)
+        following = torch.where(counts, values[:, t], following)
+        advantages[:, t] = torch.where(counts, ahead, 0.0)
+    return advantages
+
+
+@torch.no_grad()
+def gae_over_turns(
+    rewards: Tensor, values: Tensor, mask: Tensor, turn_ends: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95, last_values: Tensor | None = None
+) -> Tensor:
+    """`gae` of tokens whose time is counted in turns: γ and λ apply where a turn ends, and are 1 between the tokens of a turn, `[B, T]`.
+
+    The advantage of a turn's first token is that of the whole turn by `gae` over turns; later tokens have their own baselines.
+
+    Args:
+        rewards: of tokens `[B, T]`, as a rule at the ends of turns.
+        values: of what was said before each token `[B, T]`.
+        mask: tokens that were sampled `[B, T]` bool.
+        turn_ends: the last sampled token of each turn `[B, T]` bool.
+        gamma: discount from a turn to the next.
+        gae_lambda: of turns.
+        last_values: see `gae`.
+    """
+    _same(2, values=values, turn_ends=turn_ends)
+    discounts, trust = (torch.where(turn_ends.bool(), torch.full_like(values, x), 1.0) for x in (gamma, gae_lambda))
+    return gae(rewards, values, mask, discounts, trust, last_values)
+
+
+@torch.no_grad()
+def returns(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
+    """Rewards to come, Rₜ = rₜ + γRₜ₊₁, `[B, T]` from `[B, T]`, 0 outside the mask."""
+    return gae(rewards, torch.zeros_like(rewards), mask, gamma, 1.0)
+
+
+@torch.no_grad()
+def group_relative(rewards: Tensor, groups: Tensor, scale: bool = True, epsilon: float = 1e-4) -> Tensor:
+    """(r − mean of the group) / (deviation of the group + ε), `[B]` (GRPO: Shao et al., 2024); without the division, Dr. GRPO (Liu et al., 2025).
+
+    Args:
+        rewards: of completions `[B]`.
+        groups: which prompt, from 0, each completes `[B]`; two completions or more of each.
+        scale: whether to divide by the deviation, of a sample: n − 1.
+        epsilon: beside the deviation, for groups in which all rewards are the same.
+    """
+    sizes, means = _groups(rewards, groups)
+    centred = rewards - means[groups]
+    if not scale:
+        return centred
+    squares = torch.zeros_like(means).index_add(0, groups, centred.square())
+    return centred / ((squares / (sizes - 1)).sqrt() + epsilon)[groups]
+
+
+@torch.no_grad()
+def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
+    """rᵢ minus the mean of the others of its group, `[B]`; arguments as of `group_relative` (RLOO: Kool et al., 2019; Ahmadian et al., 2024)."""
+    sizes, means = _groups(rewards, groups)
+    return (rewards - means[groups]) * (sizes / (sizes - 1))[groups]
+
+
+@torch.no_grad()
+def reinforce_plus_plus(rewards: Tensor, groups: Tensor | None = None) -> Tensor:
+    """Rewards normalised over the whole batch, `[B]`; with groups, less their means first (REINFORCE++ and its baseline form: Hu et al., 2025)."""
+    _same(1, rewards=rewards)
+    return whiten(rewards if groups is None else group_relative(rewards, groups, scale=False))
+
+
+@torch.no_grad()
+def whiten(advantages: Tensor, mask: Tensor | None = None, epsilon: float = 1e-8) -> Tensor:
+    """(A − mean) / √(variance + ε) over the places that count, of a shape's own; 0 elsewhere. The variance is of a sample: n − 1."""
+    counts = torch.ones_like(advantages, dtype=torch.bool) if mask is None else mask.bool()
+    _same(advantages.ndim, advantages=advantages, mask=counts)
+    chosen = advantages[counts]
+    variance = (chosen - chosen.mean()).square().sum() / max(1, len(chosen) - 1)
+    return torch.where(counts, (advantages - chosen.mean()) * torch.rsqrt(variance + epsilon), 0.0)
+
+
+def _groups(rewards: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Sizes and mean rewards `[groups]`."""
+    _same(1, rewards=rewards, groups=groups)
+    sizes = torch.bincount(groups)
+    if (sizes[groups] < 2).any():
+        raise ValueError("a reward is compared within its group, so every group needs two completions or more")
+    return sizes, torch.zeros(len(sizes), dtype=rewards.dtype, device=rewards.device).index_add(0, groups, rewards) / sizes
+
+
+def _same(rank: int, **tensors: Tensor) -> None:
+    """All of one rank and shape."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != rank for shape in shapes.values()):
+        raise ValueError(f"tensors of rank {rank} and of one shape are wanted, not " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
