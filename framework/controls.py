@@ -46,5 +46,15 @@ def closest_line(train: Sequence[Conversation], asked: Sequence[Conversation]) -
     return [lines[int(alike[owner == number].argmax())] for number, lines in enumerate(shown)]
 
 
+def ridge(train: Sequence[Conversation], targets: Sequence[float], asked: Sequence[Conversation]) -> Sequence[float]:
+    """A number for each row by ridge regression on the TF-IDF of words and word pairs."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import Ridge
+
+    vectoriser = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
+    model = Ridge(alpha=1.0).fit(vectoriser.fit_transform(map(_text, train)), targets)
+    return [float(number) for number in model.predict(vectoriser.transform(map(_text, asked)))]
+
+
 def _text(row: Conversation) -> str:
     return "\n".join(message.content for message in row.prompt)

