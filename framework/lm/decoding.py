@@ -24,7 +24,7 @@ def decoding(model: Any, rows: int) -> Iterator[Any]:
     Dropout is off and attention reads a `GroupCache`. Where matrices are multiplied in float32, LoRA updates are added to the
     weights they belong to, and on a processor oneDNN multiplies (up to twice as fast as the default where that is MKL on AMD); in
     lower precision LoRA stays apart, because a small update added to a bfloat16 weight is lost in rounding. Under autocast weights
-    are cast once. All this is done to copies.
+    are cast once. All this is done to copies, which take the memory of those weights once more.
 
     Args:
         model: whose parameters stay as they are.

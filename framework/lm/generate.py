@@ -107,9 +107,12 @@ def generate(
 
     Raises:
         ConfigError: settings of `sampling` that cannot be used, a prompt too long, or a model that cannot be decoded here.
-        ValueError: no tokens in a prompt, or `allowed` that cannot be kept to.
+        ValueError: `n` below 1, no tokens in a prompt, or `allowed` that cannot be kept to.
         TrainingError: the model's logits are not numbers.
     """
+    if n < 1 or (allowed is not None and len(allowed) != len(prompts)):
+        raise ValueError(f"n must be at least 1, not {n}, and allowed, where given, name the sequences of each of {len(prompts)} prompts")
+    _check(model, prompts, sampling)
     tries = [None] * len(prompts) if allowed is None else [_trie(sequences, sampling.max_tokens) for sequences in allowed]
     ending, uniforms = _Ending(sampling, end_ids, decode), _uniforms(len(prompts) * n, sampling, generator)
     completions = [[_Row(uniforms[i * n + j], trie) for j in range(n)] for i, trie in enumerate(tries)]
@@ -117,7 +120,6 @@ def generate(
     for prompt, rows in zip(prompts, completions, strict=True):
         prompt = np.asarray(prompt, np.int64)
         groups.setdefault(prompt.tobytes(), (prompt, []))[1].extend(rows)
-    _check(model, [prompt for prompt, _ in groups.values()], sampling)
     with decoding(model, len(prompts) * n) as network:
         for wave in _waves(sorted(groups.values(), key=lambda group: len(group[0])), sampling.max_tokens):
             for _ in _steps(network, wave, ending):
@@ -232,7 +234,6 @@ def _record(rows: Sequence[_Row], tokens: Tensor, logprobs: Tensor, ending: _End
 
 def _uniforms(rows: int, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
     """A number for every token that may be drawn, `[rows, max_tokens]`."""
-    check(sampling)
     return torch.rand(rows, sampling.max_tokens, generator=generator, device="cpu" if generator is None else generator.device)
 
 
@@ -264,6 +265,7 @@ def _trie(sequences: Sequence[Ints], max_tokens: int) -> Trie:
 
 
 def _check(model: Any, prompts: Sequence[Ints], sampling: Sampling) -> None:
+    check(sampling)
     longest, context = max(map(len, prompts), default=1), getattr(model.config, "max_position_embeddings", None)
     if not all(map(len, prompts)):
         raise ValueError("a prompt without tokens: begin it with the token that begins a text")

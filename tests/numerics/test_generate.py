@@ -250,6 +250,13 @@ def test_sets_of_sequences_that_cannot_be_kept_to_are_refused(allowed: list[Ints
         run(model(), PROMPTS[:1], allowed=[allowed])
 
 
+def test_every_prompt_needs_completions_and_its_own_set() -> None:
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        run(model(), n=0)
+    with pytest.raises(ValueError, match="each of 6 prompts"):
+        run(model(), allowed=[ACTS])
+
+
 def adapted() -> Any:
     """A model with an adapter that matters."""
     network = get_peft_model(model(), LoraConfig(r=4, lora_alpha=8, lora_dropout=0.5, target_modules="all-linear", task_type="CAUSAL_LM"))
