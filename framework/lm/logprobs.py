@@ -40,7 +40,9 @@ def weighted_nll(hidden: Tensor, head_weight: Tensor, targets: Tensor, weights: 
     _check(hidden, head_weight, targets)
     if weights.shape != targets.shape:
         raise ValueError(f"one weight a target: weights {tuple(weights.shape)}, targets {tuple(targets.shape)}")
-    total: Tensor = _WeightedNll.apply(hidden, head_weight, bias, targets, weights, chunk or _chunk(head_weight))
+    dtype = _compute_dtype(head_weight)
+    with torch.autocast(hidden.device.type, enabled=False):
+        total: Tensor = _WeightedNll.apply(hidden, head_weight, bias, targets, weights, chunk or _chunk(head_weight), dtype)
     return total
 
 
@@ -73,7 +75,9 @@ def _logprobs(
     _check(hidden, head_weight, targets)
     if temperature <= 0:
         raise ValueError(f"a temperature is above 0, not {temperature}")
-    found: tuple[Tensor, Tensor] = _LogProbs.apply(hidden, head_weight, bias, targets, chunk or _chunk(head_weight), temperature, entropy)
+    dtype = _compute_dtype(head_weight)
+    with torch.autocast(hidden.device.type, enabled=False):
+        found: tuple[Tensor, Tensor] = _LogProbs.apply(hidden, head_weight, bias, targets, chunk or _chunk(head_weight), dtype, temperature, entropy)
     return found
 
 
@@ -93,8 +97,8 @@ class _WeightedNll(torch.autograd.Function):
     """∂/∂zᵢ (−wᵢ log p(yᵢ)) = wᵢ (p − 1{yᵢ}) for logits zᵢ: all that is needed is at hand when p is."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head_weight: Tensor, bias: Tensor | None, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
-        head = _Head(hidden, head_weight, bias)
+    def forward(ctx: Any, hidden: Tensor, head_weight: Tensor, bias: Tensor | None, targets: Tensor, weights: Tensor, chunk: int, dtype: torch.dtype) -> Tensor:
+        head = _Head(hidden, head_weight, bias, dtype)
         gradients = _Gradients(hidden, head_weight, bias, ctx.needs_input_grad)
         weights = weights.detach().float()
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -113,7 +117,7 @@ class _WeightedNll(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         found = (None if part is None else part * gradient.to(part.dtype) for part in ctx.saved_tensors)
-        return *found, None, None, None
+        return *found, None, None, None, None
 
 
 class _LogProbs(torch.autograd.Function):
@@ -121,9 +125,9 @@ class _LogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head_weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int, temperature: float, entropy: bool
+        ctx: Any, hidden: Tensor, head_weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int, dtype: torch.dtype, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        head = _Head(hidden, head_weight, bias, temperature)
+        head = _Head(hidden, head_weight, bias, dtype, temperature)
         found, normaliser, entropies = (hidden.new_zeros(len(targets), dtype=torch.float32) for _ in range(3))
         probabilities = None
         for part in _parts(len(targets), chunk):
@@ -151,21 +155,19 @@ class _LogProbs(torch.autograd.Function):
             probabilities.mul_(-scale[:, None])
             probabilities[torch.arange(len(scale), device=scale.device), targets[part]] += scale
             gradients.add(part, probabilities, ctx.head)
-        return *gradients.found, None, None, None, None
+        return *gradients.found, None, None, None, None, None
 
 
 class _Head:
-    """Logits of some tokens at a time, float32; matrices are multiplied in the head's precision or in autocast's."""
+    """Logits of some tokens at a time, float32, from matrices multiplied in `dtype`."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float = 1.0) -> None:
-        kind = hidden.device.type
-        self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        self.hidden, self.weight, self.temperature = hidden.detach().to(self.dtype), weight.detach().to(self.dtype), temperature
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, temperature: float = 1.0) -> None:
+        self.hidden, self.weight, self.dtype, self.temperature = hidden.detach().to(dtype), weight.detach().to(dtype), dtype, temperature
         self.bias = None if bias is None else bias.detach().float()
 
     def logits(self, part: slice) -> Tensor:
         """`[n, V]`, at the temperature; nobody else's, so it may be written to."""
-        with torch.autocast(self.hidden.device.type, enabled=False):
+        with torch.autocast(self.hidden.device.type, enabled=False):  # the backward pass may run under the caller's
             logits = F.linear(self.hidden[part], self.weight).float()
         if self.bias is not None:
             logits += self.bias
@@ -214,6 +216,11 @@ def _pick(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _parts(n: int, chunk: int) -> list[slice]:
     return [slice(first, min(first + chunk, n)) for first in range(0, n, chunk)]
+
+
+def _compute_dtype(head_weight: Tensor) -> torch.dtype:
+    kind = head_weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head_weight.dtype
 
 
 def _chunk(head_weight: Tensor) -> int:

@@ -1,0 +1,190 @@
+"""Packed rows: what lies together comes out as it would alone, in values and in gradients, and models for which it would not are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GPT2Config, LlamaConfig, MambaConfig, MistralConfig
+
+from framework.errors import ConfigError
+from framework.lm.layout import Rows, Tree, hidden_states, pack, trees, verify
+from framework.lm.logprobs import logprobs, output_head, weighted_nll
+from framework.types import Tokens
+
+V = 61
+SMALL: dict[str, Any] = {"vocab_size": V, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+WIDE: dict[str, Any] = {**SMALL, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+def model(config: Any = None, **loading: Any) -> Any:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config or LlamaConfig(**WIDE), **loading).eval()
+
+
+def gpt2() -> Any:
+    return model(GPT2Config(**SMALL, n_embd=16, n_layer=2, n_head=4))
+
+
+def examples(groups: int = 5, weights: float | None = None) -> list[Tokens]:
+    """One to three completions of each prompt, with weights of their own unless told."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(groups):
+        prompt = rng.integers(V, size=rng.integers(1, 12))
+        for _ in range(rng.integers(1, 4)):
+            said = rng.integers(V, size=rng.integers(1, 15))
+            counts = rng.uniform(0.5, 2, len(said)) if weights is None else np.full(len(said), weights)
+            found.append(Tokens(np.concatenate([prompt, said]), np.concatenate([np.zeros(len(prompt)), counts])))
+    return found
+
+
+def alone(network: Any, example: Tokens) -> Tensor:
+    """Log-probabilities of the tokens that have weight, by the model's own logits."""
+    ids = torch.as_tensor(example.ids)
+    chosen = np.flatnonzero(example.weights)
+    return network(input_ids=ids[None]).logits[0].log_softmax(-1)[chosen - 1, ids[chosen]]
+
+
+def total(network: Any, packed: Iterator[Rows]) -> Tensor:
+    weight, bias = output_head(network)
+    return sum(weighted_nll(hidden_states(network, rows), weight, rows.targets, rows.weights, bias=bias) for rows in packed)
+
+
+def gradients(network: Any, loss: Tensor) -> Tensor:
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(network.parameters()))])
+
+
+@pytest.mark.parametrize("network", [model, gpt2, lambda: model(attn_implementation="eager")], ids=["llama", "gpt2", "eager"])
+@pytest.mark.parametrize(("budget", "batch_tokens"), [(1, 1), (40, 100), (1_000, 10_000)])
+def test_packed_equals_alone(network: Any, budget: int, batch_tokens: int) -> None:
+    network, data = network(), examples()
+    expected = -sum(alone(network, x) @ torch.as_tensor(x.weights[x.weights > 0], dtype=torch.float32) for x in data)
+    found = total(network, pack(trees(data)[0], budget, batch_tokens))
+    torch.testing.assert_close(found, expected)
+    a, b = gradients(network, found), gradients(network, expected)
+    assert (a - b).norm() < 1e-5 * b.norm()
+
+
+def test_the_loss_is_that_of_transformers_on_a_padded_batch() -> None:
+    network, data = model(), examples(weights=1.0)
+    width = max(len(x.ids) for x in data)
+    ids, seen, labels = (torch.full((len(data), width), fill) for fill in (0, 0, -100))
+    for row, x in enumerate(data):
+        ids[row, : len(x.ids)], seen[row, : len(x.ids)] = torch.as_tensor(x.ids), 1
+        labels[row, : len(x.ids)] = torch.as_tensor(np.where(x.weights > 0, x.ids, -100))
+    expected = network(input_ids=ids, attention_mask=seen, labels=labels).loss
+    found = total(network, pack(trees(data)[0])) / sum(x.weights.sum() for x in data)
+    torch.testing.assert_close(found, expected)
+    a, b = gradients(network, found), gradients(network, expected)
+    assert (a - b).norm() < 1e-5 * b.norm()
+
+
+def test_a_shared_prompt_gets_the_gradient_of_all_its_copies() -> None:
+    network, data = model(), examples()
+    shared, _ = trees(data)
+    copies = [Tree(tree.prompt, [branch]) for tree in shared for branch in tree.branches]
+    assert len(shared) < len(copies)
+    one, many = ([*pack(each, 64)] for each in (shared, copies))
+    assert sum(rows.ids.numel() for rows in one) < sum(rows.ids.numel() for rows in many)
+    a, b = (gradients(network, total(network, iter(each))) for each in (one, many))
+    assert (a - b).norm() < 1e-5 * b.norm()
+
+
+def test_owners_lead_back_to_the_examples() -> None:
+    network, data = model(), examples()
+    found, order = trees(data)
+    singly: list[list[float]] = [[] for _ in data]
+    for rows in pack(found, 40, 100):
+        values = logprobs(hidden_states(network, rows), output_head(network)[0], rows.targets)
+        for owner, value in zip(order[rows.owners], values.tolist(), strict=True):
+            singly[owner].append(value)
+    for values, example in zip(singly, data, strict=True):
+        torch.testing.assert_close(torch.tensor(values), alone(network, example).detach())
+
+
+def test_ends_are_the_last_tokens_of_the_branches() -> None:
+    network, data = model(), examples()
+    found, order = trees(data)
+    for rows in pack(found, 40, 100):
+        ends = hidden_states(network, rows, rows.ends)
+        for state, branch in zip(ends, rows.branches, strict=True):
+            ids = torch.as_tensor(data[order[branch]].ids)[None]
+            torch.testing.assert_close(state, network.base_model(input_ids=ids).last_hidden_state[0, -1], rtol=1e-4, atol=1e-5)
+
+
+def test_every_token_with_weight_is_there_once() -> None:
+    data = examples()
+    found, order = trees(data)
+    assert sorted(order) == list(range(len(data)))
+    batches = list(pack(found, 40, 100))
+    assert sum(rows.weights.sum().item() for rows in batches) == pytest.approx(sum(x.weights.sum() for x in data))
+    assert sorted(branch for rows in batches for branch in rows.branches.tolist()) == list(range(len(data)))
+    assert all(rows.ids.shape[1] <= 40 and (rows.ids.numel() <= 100 or len(rows.ids) == 1) for rows in batches)
+
+
+def test_weights_in_the_middle_of_a_conversation() -> None:
+    network = model()
+    example = Tokens(np.arange(1, 13), np.array([0, 0, 0, 1, 1, 0, 0, 0, 2, 0, 0.5, 0]))
+    expected = -(alone(network, example) @ torch.tensor([1, 1, 2, 0.5]))
+    torch.testing.assert_close(total(network, pack(trees([example])[0])), expected)
+
+
+def test_branches_that_do_not_fit_take_the_prompt_along() -> None:
+    tree = Tree(np.arange(10), [Tokens(np.full(20, which), np.ones(20)) for which in range(5)])
+    (rows,) = pack([tree], 50, 1_000)
+    assert rows.ids.shape == (3, 50) and rows.depth == 30
+    assert sorted(rows.branches.tolist()) == list(range(5))
+    assert [row.ids.shape for row in pack([Tree(np.arange(10), [Tokens(np.arange(60), np.ones(60))])], 50)] == [(1, 70)]  # nothing is cut off
+
+
+def test_examples_without_weight_predict_nothing() -> None:
+    (rows,) = pack(trees([Tokens(np.arange(5), np.zeros(5))])[0])
+    assert rows.targets.numel() == 0 and rows.ends.tolist() == [4]
+    assert list(pack([])) == []
+
+
+def test_a_first_token_with_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing stands before it"):
+        list(pack(trees([Tokens(np.arange(3), np.ones(3))])[0]))
+
+
+def test_adapters_are_read_through() -> None:
+    peft = pytest.importorskip("peft")
+    network = peft.get_peft_model(model(), peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")).eval()
+    verify(network)
+    data = examples()
+    expected = -sum(alone(network, x) @ torch.as_tensor(x.weights[x.weights > 0], dtype=torch.float32) for x in data)
+    torch.testing.assert_close(total(network, pack(trees(data)[0])), expected)
+
+
+@pytest.mark.parametrize("network", [model, gpt2, lambda: model().bfloat16()], ids=["llama", "gpt2", "bfloat16"])
+def test_models_that_can_be_laid_out_are_approved(network: Any) -> None:
+    network = network().train()
+    verify(network)
+    assert network.training
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (CohereConfig(**WIDE, logit_scale=0.1), "scales or caps"),
+        (Gemma2Config(**WIDE, head_dim=4, final_logit_softcapping=30.0), "scales or caps"),
+        (MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=V), "as packed rows need"),
+    ],
+    ids=["scaled", "capped", "recurrent"],
+)
+def test_models_that_cannot_are_refused(config: Any, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        verify(model(config))
+
+
+def test_an_example_longer_than_the_window_is_refused() -> None:
+    network = model(MistralConfig(**WIDE, sliding_window=8))
+    verify(network)
+    with pytest.raises(ConfigError, match="8 tokens at most, and an example has 12"):
+        total(network, pack(trees([Tokens(np.arange(12), np.repeat([0, 1], 6))])[0]))
