@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -11,10 +12,15 @@ from rich.text import Text
 
 from framework.conformance import Check, check_domain
 from framework.experiment import Experiment, Run
+from framework.interfaces import Algorithm, Domain, Tuning
 
 
 class CheckDomain(Experiment):
     """Prints every promise of a domain with what was measured, and writes `checks.json`."""
+
+    def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
+        """See `Experiment`."""
+        return {"domain": Domain}
 
     def run(self, run: Run) -> bool:
         """Returns whether all promises are kept."""

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from framework.answering import judge_answers
 from framework.checkpoint import open_checkpoint
 from framework.config import Count
 from framework.errors import ConfigError
-from framework.experiment import Experiment, Run, write_json
+from framework.experiment import LANGUAGE_PARTS, POLICY_PARTS, Experiment, Run, write_json
+from framework.interfaces import Algorithm, Tuning
 from framework.report import write_report
 from framework.summary import judge, print_summary
+from framework.tuning_summary import print_tuning, summarise
+from framework.types import Sampling
 
 
 class Evaluate(Experiment):
-    """Loads a policy and judges it as training does at its end.
+    """Loads a policy, or a tuned language model, and judges it as training does at its end.
 
     Args:
-        episodes: of each split.
+        episodes: of each split, for a policy.
+        rows: of the test split, at the most, for a language model.
+        max_tokens: of an answer.
     """
 
-    def __init__(self, episodes: Count) -> None:
-        self.episodes = episodes
+    def __init__(self, episodes: Count, rows: Count, max_tokens: Count) -> None:
+        self.episodes, self.rows, self.max_tokens = episodes, rows, max_tokens
+
+    def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
+        """See `Experiment`."""
+        return LANGUAGE_PARTS if isinstance(algorithm, Tuning) else POLICY_PARTS
 
     def run(self, run: Run) -> bool:
         """See `Experiment`."""
@@ -28,10 +41,26 @@ class Evaluate(Experiment):
             raise ConfigError("checkpoint", "experiment=evaluate needs one; give checkpoint=DIR, a run directory or a checkpoint in it")
         directory, record = open_checkpoint(Path(run.settings.checkpoint))
         run.check_against(record, directory)
+        if "policy" in run.parts:
+            self._policy(run, directory, record)
+        else:
+            self._language_model(run, directory, record)
+        return True
+
+    def _policy(self, run: Run, directory: Path, record: Mapping[str, Any]) -> None:
         run.policy.load(directory, run.device)
         summary, evaluations = judge(run, self.episodes)
         summary |= {key: record[key] for key in ("before", "best", "env_steps", "wall_s")}
         write_json(run.directory / "summary.json", summary)
         write_report(summary, evaluations, run.directory, run.title)
         print_summary(summary, run.directory)
-        return True
+
+    def _language_model(self, run: Run, directory: Path, record: Mapping[str, Any]) -> None:
+        run.lm.place(run.device)
+        sampling = Sampling(self.max_tokens, temperature=0.0)
+        base = judge_answers(run.lm, run.data, "test", self.rows, sampling)
+        run.lm.load(directory)
+        tuned = judge_answers(run.lm, run.data, "test", self.rows, sampling)
+        summary = summarise(run, {**record, "base": asdict(base)}, tuned, self.rows) | {"wall_s": record["wall_s"]}
+        write_json(run.directory / "summary.json", summary)
+        print_tuning(summary, run.directory)

@@ -12,8 +12,8 @@ from framework.checkpoint import open_checkpoint, save_checkpoint
 from framework.config import Count
 from framework.errors import CheckpointError
 from framework.evaluation import evaluate
-from framework.experiment import Experiment, Interrupted, Run, Stop, write_json
-from framework.interfaces import Learning
+from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
+from framework.interfaces import Algorithm, Learning, Tuning
 from framework.plots import learning_curve
 from framework.progress import progress
 from framework.report import write_report
@@ -34,6 +34,10 @@ class Train(Experiment):
 
     def __init__(self, episodes: Count, curve_points: Count, curve_episodes: Count, explore_episodes: Count) -> None:
         self.episodes, self.curve_points, self.curve_episodes, self.explore_episodes = episodes, curve_points, curve_episodes, explore_episodes
+
+    def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
+        """See `Experiment`."""
+        return {**POLICY_PARTS, "algo": Algorithm}
 
     def run(self, run: Run) -> bool:
         """See `Experiment`."""

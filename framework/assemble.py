@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from framework.config import build, build_domain, check_record, to_dict
+from framework.config import build, build_domain, check_record, fitting, resolve, to_dict
+from framework.errors import ConfigError
 from framework.experiment import Experiment, Run, Settings
 from framework.seeding import seed_everything
 from framework.tracking import JsonlTracker, Trackers, redact
 
 _TOP = ("seed", "device", "threads", "checkpoint", "resume")
+_OPTIONAL = ("warm_start",)  # groups in which `none` is a choice
 
 
 def assemble(config: DictConfig, directory: Path, chosen: Mapping[str, str], overrides: Sequence[str], sweep: str | None) -> tuple[Experiment, Run]:
@@ -34,21 +38,65 @@ def assemble(config: DictConfig, directory: Path, chosen: Mapping[str, str], ove
     device = settings.torch_device()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    experiment = build(config.experiment, "experiment")
-    domain = build_domain(config.domain)
-    algorithm = build(config.algo, "algo")
-    warm_start = build(config.warm_start, "warm_start") if "_target_" in config.warm_start else None
-    adapter = {"adapter": build(config.adapter, "adapter")} if "_target_" in config.adapter else {}
-    lm = build(config.lm, "lm", **adapter)
-    policy = build(config.policy, "policy", lm=lm, n_acts=len(domain.acts))
+    experiment: Experiment = build(config.experiment, "experiment")
+    parts = _parts(config, experiment)
+    told = _names(parts, chosen)
     directory = Path(settings.resume) if settings.resume else directory
     plain = redact(plain)
     if not settings.resume:  # a run that may yet be refused is not touched
         (directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
-    names = {group: str(chosen.get(group) or "none") for group in ("algo", "policy", "lm", "adapter", "warm_start")}
-    title = f"{domain.environment}-{names['algo']}-{names['lm']}-{settings.seed}"
+    subject = [parts[group] for group in ("domain", "data") if group in parts][:1]
+    title = "-".join(
+        [*(getattr(part, "environment", None) or part.name for part in subject), *(told[g] for g in ("algo", "lm") if g in told), str(settings.seed)]
+    )
     kept = build(config.tracker, "tracker", directory=directory, config=plain, group=sweep and Path(sweep).name, name=title)
     choices = tuple(f"{key}={value}" for key, value in redact(dict(override.split("=", 1) for override in overrides if "=" in override)).items())
     seed_everything(settings.seed)
-    tracker = Trackers(JsonlTracker(directory), kept)
-    return experiment, Run(domain, policy, algorithm, warm_start, tracker, settings, device, directory, plain, names, choices)
+    return experiment, Run(parts, Trackers(JsonlTracker(directory), kept), settings, device, directory, plain, told, choices)
+
+
+def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
+    """What the experiment needs, and what that needs in turn.
+
+    Raises:
+        ConfigError: a part is of another kind than is needed; names the choices that fit.
+    """
+    algorithm = build(config.algo, "algo")
+    needs = experiment.needs(algorithm)
+    parts: dict[str, Any] = {}
+
+    def put(group: str, part: Any) -> None:
+        if group in needs and not isinstance(part, needs[group]) and not (group in _OPTIONAL and part is None):
+            mistaken = f"{type(experiment).__name__} cannot use {type(part).__name__}, which is no {needs[group].__name__}"
+            raise ConfigError(group, f"{mistaken}; choose one of: {', '.join(fitting(group, needs[group]))}")
+        parts[group] = part
+
+    if "algo" in needs:
+        put("algo", algorithm)
+    domain = build_domain(config.domain) if "domain" in needs or ("data" in needs and _takes(config.data, "domain")) else None
+    if "domain" in needs:
+        put("domain", domain)
+    if "data" in needs:
+        if "_target_" not in config.data:
+            raise ConfigError("data", f"must be given: data=FILE, or a ready-made source ({', '.join(fitting('data', needs['data']))})")
+        put("data", build(config.data, "data", **({"domain": domain} if _takes(config.data, "domain") else {})))
+    if {"lm", "policy"} & needs.keys():
+        adapter = {"adapter": build(config.adapter, "adapter")} if "_target_" in config.adapter else {}
+        put("lm", build(config.lm, "lm", **adapter))
+    if "policy" in needs:
+        assert domain is not None
+        put("policy", build(config.policy, "policy", lm=parts["lm"], n_acts=len(domain.acts)))
+    if "warm_start" in needs:
+        put("warm_start", build(config.warm_start, "warm_start") if "_target_" in config.warm_start else None)
+    return parts
+
+
+def _takes(node: Mapping[str, Any], name: str) -> bool:
+    """Whether a node's constructor has a parameter of that name."""
+    return "_target_" in node and name in inspect.signature(resolve(str(node["_target_"]), "data")).parameters
+
+
+def _names(parts: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, str]:
+    """What was chosen in the groups that have to do with a run's parts."""
+    groups = [group for group in ("algo", "policy", "lm", "adapter", "warm_start") if group in parts or (group == "adapter" and "lm" in parts)]
+    return {**({"data": parts["data"].name} if "data" in parts else {}), **{group: str(chosen.get(group) or "none") for group in groups}}

@@ -43,7 +43,7 @@ def prepare(arguments: list[str]) -> list[str]:
         UserError: an unknown group, choice or key, or a directory that cannot be written; names a near one.
     """
     Plugins.instance().register(PluginConfigs)
-    arguments = _with_choices_of_checkpoint(arguments)
+    arguments = [part for argument in _with_choices_of_checkpoint(arguments) for part in _file_of_data(argument)]
     try:
         overrides = OverridesParser.create().parse_overrides(_overrides(arguments))
     except HydraException as error:
@@ -62,6 +62,15 @@ def prepare(arguments: list[str]) -> list[str]:
         if override.key_or_group in ("hydra.run.dir", "hydra.sweep.dir"):
             _check_writable(Path(str(override.value())))
     return arguments
+
+
+def _file_of_data(argument: str) -> list[str]:
+    """`data=FILE` is short for `data=file data.path=FILE`: whatever looks like a file and is no ready-made source."""
+    group, _, choice = argument.partition("=")
+    if group != "data" or choice in options("data") or not ({".", os.sep} & set(choice)) or "," in choice:
+        return [argument]
+    quoted = choice if choice[:1] in "'\"" else json.dumps(choice)  # a path may hold blanks and brackets
+    return ["data=file", f"data.path={quoted}"]
 
 
 def _overrides(arguments: list[str]) -> list[str]:
@@ -126,7 +135,7 @@ def _policy_settings(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield f"{group}.{key}", value
 
 
-_CARRIED = ("domain", "algo", "policy", "lm", "adapter", "warm_start")
+_CARRIED = ("domain", "data", "algo", "policy", "lm", "adapter", "warm_start")
 
 
 def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
@@ -139,7 +148,7 @@ def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
     if where in (None, "", "null"):
         return arguments
     _, record = open_checkpoint(Path(where))
-    groups = [] if given.get("resume") else [f"{group}={record[group]}" for group in _CARRIED[1:] if group in record]  # a preset may have chosen them
+    groups = [] if given.get("resume") else [f"{group}={record[group]}" for group in _CARRIED[2:] if group in record]  # a preset may have chosen them
     carried = [str(choice) for choice in record.get("choices", [])]
     settings = [] if given.get("resume") else [f"++{key}={json.dumps(value)}" for key, value in _policy_settings(record)]
     kept = [

@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import types
 import typing
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -70,7 +71,7 @@ def check(node: Mapping[str, Any], place: str, parts: Mapping[str, Any] | None =
     node = to_dict(node)
     if "_target_" not in node:
         raise ConfigError(place, "has no _target_, so nothing can be built from it")
-    target = _resolve(str(node["_target_"]), f"{place}._target_")
+    target = resolve(str(node["_target_"]), f"{place}._target_")
     return target, _arguments(target, {key: value for key, value in node.items() if key != "_target_"}, place, parts or {})
 
 
@@ -96,13 +97,17 @@ def to_dict(node: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arguments(target: Any, settings: dict[str, Any], place: str, parts: Mapping[str, Any]) -> dict[str, Any]:
     parameters = dict(inspect.signature(target).parameters)
-    for name in parts:
-        if name not in parameters:
-            raise ConfigError(place, f"{target.__name__} takes no {name}; choose another {place} or leave the {name} out")
-        del parameters[name]
     plain_class = isinstance(target, type) and not dataclasses.is_dataclass(target)
     constructor = typing.cast(Any, target).__init__ if plain_class else target
     hints = typing.get_type_hints(constructor, include_extras=True)
+    for name, part in parts.items():
+        if name not in parameters:
+            raise ConfigError(place, f"{target.__name__} takes no {name}; choose another {place} or leave the {name} out")
+        kinds = _kinds(hints.get(name, Any))
+        if kinds and not isinstance(part, tuple(kinds)):
+            wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+            raise ConfigError(name, f"{type(part).__name__} does not go with {target.__name__}, which takes {wanted}; choose another {name} or another {place}")
+        del parameters[name]
     for key in settings:
         if key not in parameters:
             raise ConfigError(f"{place}.{key}", f"{target.__name__} has no such setting{near(key, parameters)}")
@@ -110,6 +115,14 @@ def _arguments(target: Any, settings: dict[str, Any], place: str, parts: Mapping
         if name not in settings and parameter.default is inspect.Parameter.empty:
             raise ConfigError(f"{place}.{name}", f"is missing; {target.__name__} needs it")
     return {key: _value(hints.get(key, Any), value, f"{place}.{key}") for key, value in settings.items()}
+
+
+def _kinds(hint: Any) -> list[type]:
+    """The classes that an annotation allows; none where it allows anything."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [kind for choice in typing.get_args(hint) for kind in _kinds(choice)]
+    kind = typing.get_origin(hint) or hint
+    return [kind] if isinstance(kind, type) and kind is not Any else []
 
 
 def _value(hint: Any, value: Any, place: str) -> Any:
@@ -127,8 +140,12 @@ def _value(hint: Any, value: Any, place: str) -> Any:
         raise ConfigError(place + inner, f"{told[0].lower() + told[1:]}, not {first['input']!r}") from error
 
 
-def _resolve(path: str, place: str) -> Any:
-    """The class or function at a dotted path inside an allowed package."""
+def resolve(path: str, place: str) -> Any:
+    """The class or function at a dotted path inside an allowed package.
+
+    Raises:
+        ConfigError: there is none, or the package is not allowed.
+    """
     allowed = {"framework", "domains", "experiments"} | {point.module.split(".")[0] for point in plugins()}
     module, _, name = path.rpartition(".")
     if path.split(".")[0] not in allowed:
@@ -174,6 +191,20 @@ def config_folders() -> list[Path]:
         if spec and spec.origin:
             folders.append(Path(spec.origin).parent / "conf")
     return [folder for folder in folders if folder.is_dir()]
+
+
+def fitting(group: str, kind: type) -> list[str]:
+    """What can be typed after `group=` to get a part of a kind."""
+    targets = {name: _target(group, name) for name in options(group)}
+    return [name for name, target in targets.items() if target and issubclass(resolve(target, group), kind)]
+
+
+def _target(group: str, name: str) -> str | None:
+    """What an option builds: its own target, or that of the option it begins from."""
+    path = next(path for folder in config_folders() if (path := folder / group / f"{name}.yaml").exists())
+    node = typing.cast(DictConfig, OmegaConf.load(path))
+    begun = [_target(group, first) for first in node.get("defaults", ()) if isinstance(first, str) and first != "_self_"]
+    return node.get("_target_") or next(iter(begun), None)
 
 
 def options(group: str) -> list[str]:

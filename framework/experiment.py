@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
 
 from framework.config import Count
 from framework.errors import CheckpointError, ConfigError
-from framework.interfaces import Algorithm, Domain, Policy, Tracker, WarmStart
+from framework.interfaces import Algorithm, DataSource, Domain, LanguageModel, Policy, Tracker, Tuning, WarmStart
 
 
 @dataclass(frozen=True)
@@ -50,31 +50,66 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """The built parts of one run."""
+    """The built parts of one run, and where it is kept."""
 
-    domain: Domain
-    policy: Policy
-    algorithm: Algorithm
-    warm_start: WarmStart | None
+    parts: Mapping[str, Any]  # by group: what the experiment asked for
     tracker: Tracker
     settings: Settings
     device: torch.device
     directory: Path
     config: Mapping[str, Any]  # the composed configuration, redacted
-    names: Mapping[str, str]  # what was chosen in each group
+    names: Mapping[str, str]  # what was chosen in each group that the run has a part of, or that changes one
     choices: tuple[str, ...]  # the overrides of the command line, redacted
+
+    @property
+    def domain(self) -> Domain:
+        """The world."""
+        return cast(Domain, self.parts["domain"])
+
+    @property
+    def policy(self) -> Policy:
+        """Who acts in it."""
+        return cast(Policy, self.parts["policy"])
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """What improves the policy."""
+        return cast(Algorithm, self.parts["algo"])
+
+    @property
+    def warm_start(self) -> WarmStart | None:
+        """What improves it before, if anything."""
+        return cast(WarmStart | None, self.parts["warm_start"])
+
+    @property
+    def lm(self) -> LanguageModel:
+        """A model that talks."""
+        return cast(LanguageModel, self.parts["lm"])
+
+    @property
+    def data(self) -> DataSource:
+        """Conversations."""
+        return cast(DataSource, self.parts["data"])
+
+    @property
+    def tuning(self) -> Tuning:
+        """What improves the model on them."""
+        return cast(Tuning, self.parts["algo"])
 
     @property
     def identity(self) -> dict[str, Any]:
         """Which run this is."""
-        chosen = {group: self.names[group] for group in ("algo", "policy", "lm", "adapter", "warm_start")}
-        return {"domain": self.domain.name, "environment": self.domain.environment, **chosen, "seed": self.settings.seed}
+        world = {"domain": self.domain.name, "environment": self.domain.environment} if "domain" in self.parts else {}
+        return {**world, **self.names, "seed": self.settings.seed}
 
     @property
     def title(self) -> str:
         """The same, for people."""
+        n = self.names
+        if "domain" not in self.parts:
+            return f"{n.get('data', '')}, {n.get('algo', '')}, lm={n['lm']} ({n['adapter']}), seed {self.settings.seed}".lstrip(", ")
         i = self.identity
-        return f"{i['domain']}/{i['environment']}, {i['algo']}, lm={i['lm']} ({i['adapter']}), warm start: {i['warm_start']}, seed {i['seed']}"
+        return f"{i['domain']}/{i['environment']}, {n.get('algo')}, lm={n['lm']} ({n['adapter']}), warm start: {n['warm_start']}, seed {i['seed']}"
 
     def check_against(self, record: Mapping[str, Any], directory: Path, whole: bool = False) -> None:
         """Compares a checkpoint's configuration with this run's where a policy depends on it.
@@ -92,7 +127,7 @@ class Run:
 
 
 _POLICY_DEPENDS_ON = ("policy", "lm", "adapter")
-_RUN_DEPENDS_ON = ("seed", "domain", "algo", "warm_start", "experiment", *_POLICY_DEPENDS_ON)
+_RUN_DEPENDS_ON = ("seed", "domain", "data", "algo", "warm_start", "experiment", *_POLICY_DEPENDS_ON)
 
 
 def flat(config: Any, place: str = "") -> dict[str, Any]:
@@ -105,9 +140,18 @@ def flat(config: Any, place: str = "") -> dict[str, Any]:
 class Experiment(ABC):
     """A procedure over the parts of a run."""
 
+    def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
+        """The groups whose parts the procedure works with, and what each must be; nothing else is built."""
+        return {}
+
     @abstractmethod
     def run(self, run: Run) -> bool:
         """Carries the procedure out; returns whether what it was to establish holds."""
+
+
+POLICY_PARTS: Mapping[str, type] = {"domain": Domain, "policy": Policy, "warm_start": WarmStart}
+LANGUAGE_PARTS: Mapping[str, type] = {"data": DataSource, "lm": LanguageModel}
+"""What judging a policy takes, and what judging a language model takes; training needs an algorithm too."""
 
 
 class Stop:

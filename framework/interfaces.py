@@ -30,6 +30,7 @@ from framework.types import (
     Ints,
     Message,
     Observations,
+    Reading,
     Reference,
     Sampling,
     Step,
@@ -184,16 +185,27 @@ class LanguageModel(ABC):
         """What learns."""
 
     @abstractmethod
-    def loss(self, examples: Sequence[Tokens]) -> torch.Tensor:
-        """Sum over tokens of weight times negative log-likelihood, a differentiable scalar; the caller divides."""
+    def losses(self, examples: Sequence[Tokens]) -> Iterator[torch.Tensor]:
+        """Sum over tokens of weight times negative log-likelihood, in parts that one training pass can hold.
+
+        Each part is a differentiable scalar, to be sent backward before the next is drawn; the caller scales them.
+        """
 
     @abstractmethod
-    def logprobs(self, examples: Sequence[Tokens]) -> Sequence[torch.Tensor]:
-        """Of each example the differentiable log-probabilities of its tokens that have weight, `[tokens with weight]` each."""
+    def read(self, examples: Sequence[Tokens]) -> Sequence[Reading]:
+        """How likely each example's tokens that have weight are, without gradients."""
 
     @abstractmethod
     def generate(self, prompts: Sequence[Ints], sampling: Sampling, n: int = 1, seed: int | None = None) -> Sequence[Sequence[Completion]]:
         """`n` completions of each prompt; each distinct prompt is read once."""
+
+    @abstractmethod
+    def stream(self, prompt: Ints, sampling: Sampling, seed: int | None = None) -> Iterator[str]:
+        """One completion as it comes, in pieces of text."""
+
+    @abstractmethod
+    def base(self) -> LanguageModel:
+        """The same model as it was before it learnt anything; not placed yet."""
 
     @abstractmethod
     def save(self, directory: Path) -> None:
@@ -202,6 +214,10 @@ class LanguageModel(ABC):
     @abstractmethod
     def load(self, directory: Path) -> None:
         """Restores what `save` wrote."""
+
+    @abstractmethod
+    def export(self, directory: Path) -> None:
+        """Writes the whole model in Hugging Face layout, adapters folded into its weights; it learns no more after that."""
 
 
 class DataSource(ABC):
@@ -295,7 +311,7 @@ class Tuning(ABC):
         """Updates of a whole run over so many examples."""
 
     @abstractmethod
-    def learn(self, model: LanguageModel, conversations: Sequence[Conversation], run: Learning) -> None:
+    def learn(self, model: LanguageModel, examples: Sequence[Tokens], run: Learning) -> None:
         """Trains `model` in place until `steps`, or until `run.progress` says stop."""
 
     @abstractmethod

@@ -41,3 +41,29 @@ def learning_curve(points: Sequence[tuple[int, Estimate]], references: Mapping[s
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def loss_curve(training: Sequence[tuple[int, float]], validation: Sequence[tuple[int, Estimate]], best: int, title: str, path: Path) -> None:
+    """Training and validation loss against updates, and the update that was kept.
+
+    Args:
+        training: updates, and the mean training loss since the point before.
+        validation: updates, and the loss on the validation split there.
+        best: update with the least validation loss.
+        title: what was trained.
+        path: a PNG file.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    steps = [step for step, _ in validation]
+    axes.plot([step for step, _ in training], [loss for _, loss in training], color="#888888", linewidth=1, label="training")
+    axes.fill_between(steps, [e.low for _, e in validation], [e.high for _, e in validation], alpha=0.2, color="#2166ac", linewidth=0)
+    axes.plot(steps, [e.mean for _, e in validation], marker="o", markersize=3, color="#2166ac", label="validation")
+    axes.axvline(best, color="#1b7837", linewidth=1, linestyle="--")
+    axes.annotate(f"kept: {best:,}", (best, 1.0), xycoords=("data", "axes fraction"), fontsize=8, color="#1b7837", va="top", ha="right", rotation=90)
+    axes.set(xlabel="updates", ylabel="loss, nats a token", ylim=(0, None))
+    figure.suptitle(title, fontsize=9)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.grid(alpha=0.2)
+    axes.legend(loc="upper right", fontsize=8, frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -36,17 +36,34 @@ def write_report(summary: Mapping[str, Any], evaluations: Sequence[Evaluation], 
     Args:
         summary: what `summary.json` holds.
         evaluations: where the episodes to read are taken from.
-        directory: of the run; its learning curve and its configuration are shown where they exist.
+        directory: of the run.
         title: what was run.
     """
-    curve, config = directory / "learning_curve.png", directory / "config.yaml"
-    page = _TEMPLATES.get_template("run.html").render(
+    return write_page(
+        "run.html",
+        directory,
+        title,
         summary=summary,
-        title=title,
         recorded={split: block for split, block in summary.items() if isinstance(block, Mapping) and "rivals" in block},
+        stories={evaluation.split: [(episode, list(_turns(episode))) for episode in evaluation.stories] for evaluation in evaluations if evaluation.stories},
+    )
+
+
+def write_page(template: str, directory: Path, title: str, **shown: Any) -> Path:
+    """Writes `report.html` into a run's directory, with its learning curve and configuration where they exist.
+
+    Args:
+        template: a file in `templates/`.
+        directory: of the run.
+        title: what was run.
+        shown: what the template speaks of.
+    """
+    curve, config = directory / "learning_curve.png", directory / "config.yaml"
+    page = _TEMPLATES.get_template(template).render(
+        title=title,
         curve=base64.b64encode(curve.read_bytes()).decode() if curve.exists() else None,
         config=config.read_text(encoding="utf-8") if config.exists() else None,
-        stories={evaluation.split: [(episode, list(_turns(episode))) for episode in evaluation.stories] for evaluation in evaluations if evaluation.stories},
+        **shown,
     )
     path = directory / "report.html"
     path.write_text(page, encoding="utf-8", errors="replace")  # a model may say half a character

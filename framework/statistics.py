@@ -18,6 +18,14 @@ def bootstrap(values: ArrayLike, seed: int = 0, resamples: int = 2_000) -> Estim
     return Estimate(float(sample.mean()), float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
+def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0, resamples: int = 2_000) -> Estimate:
+    """Ratio of two sums over the same rows, `[N]` each, with its 95 % percentile bootstrap interval over rows."""
+    above, below = np.asarray(numerators, float), np.asarray(denominators, float)
+    rows = np.random.default_rng(seed).integers(len(above), size=(resamples, len(above)))
+    low, high = np.quantile(above[rows].sum(axis=1) / below[rows].sum(axis=1), [0.025, 0.975])
+    return Estimate(float(above.sum() / below.sum()), float(low), float(high))
+
+
 def correlation(x: ArrayLike, y: ArrayLike, seed: int = 0, resamples: int = 2_000) -> Estimate:
     """Pearson's correlation of pairs and its 95 % percentile bootstrap interval; 0 where either side is constant."""
     pairs = np.stack([np.asarray(x, float), np.asarray(y, float)])  # [2, N]

@@ -137,6 +137,14 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What a language model makes of the tokens of an example that have weight."""
+
+    nll: Floats  # [tokens with weight] negative log-likelihood, nats
+    correct: Bools  # [tokens with weight] whether the token was the likeliest
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are drawn; temperature 0 takes the likeliest."""
 

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from framework.config import Fraction, NonNegativeCount, Positive
+from framework.controls import controls
 from framework.datasets.answers import token_f1
 from framework.datasets.checks import FEW, findings, overlaps, prompt_key
 from framework.datasets.files import File, Format, read
@@ -86,6 +87,10 @@ class FileSource(DataSource):
         """Exact match, and the F1 of words (see `framework.datasets.answers`)."""
         f1 = [token_f1(answer, row.completion) for answer, row in zip(answers, asked, strict=True)]
         return {**super().scores(answers, asked), "token_f1": bootstrap(np.array(f1))}
+
+    def baselines(self, split: str) -> Mapping[str, Sequence[str]]:
+        """The two controls of `framework.controls`."""
+        return controls(self.conversations("train"), self.conversations(split))
 
     def warnings(self) -> Sequence[str]:
         """See `DataSource`; first what each file holds besides prompts and completions."""

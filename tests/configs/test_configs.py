@@ -20,15 +20,28 @@ from pydantic import ConfigDict, TypeAdapter
 
 from framework.assemble import assemble
 from framework.cli import prepare
-from framework.config import CONF, options
+from framework.config import CONF, fitting, options
+from framework.errors import ConfigError
 from framework.experiment import Experiment, Run
+from framework.interfaces import Algorithm, LanguageModel
+from framework.lm.encoder import LineEncoder
 
 GIVEN = {  # constructor arguments that are other parts, not settings
     "policy": {"lm", "n_acts"},
     "lm": {"adapter"},
+    "data": {"domain"},
     "tracker": {"directory", "config", "group", "name"},
 }
-NEEDED = {"lm=local": ["lm.path=somewhere"]}  # what an option cannot do without
+TALKS = ["algo=sft", "data=faq"]  # what a model that generates is built with
+NEEDED = {  # what an option cannot do without
+    "lm=local": ["lm.path=somewhere"],
+    **{f"lm={name}": TALKS for name in fitting("lm", LanguageModel)},
+    **dict.fromkeys(("adapter=full", "experiment=finetune", "experiment=chat", "experiment=export"), TALKS),
+    "experiment=generate": [*TALKS, "experiment.prompts=somewhere"],
+    "algo=sft": ["data=faq"],
+    **{f"data={name}": ["algo=sft"] for name in options("data") if name != "none"},
+    "data=file": ["algo=sft", "data.path=somewhere"],
+}
 CHOICES = [f"{folder.name}={name}" for folder in sorted(CONF.iterdir()) if folder.is_dir() for name in options(folder.name)]
 WORLDS = [f"domain={name}" for name in options("domain")]
 WORLDS = [f"{choice} domain.environment={world}" for choice in WORLDS for world in OmegaConf.load(CONF / "domain" / f"{choice[7:]}.yaml")["worlds"]]
@@ -56,16 +69,39 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("choice", [*CHOICES, *WORLDS])
 def test_every_choice_builds_and_loads_nothing_heavy(choice: str, tmp_path: Path) -> None:
     experiment, run = built(tmp_path, *choice.split(), *NEEDED.get(choice, []))
-    assert isinstance(experiment, Experiment) and len(run.domain.acts) > 1
-    assert not hasattr(run.policy.lm, "model") and not hasattr(run.policy, "network")  # type: ignore[attr-defined]
+    assert isinstance(experiment, Experiment)
+    if "domain" in run.parts:
+        assert len(run.domain.acts) > 1
+    assert not hasattr(run.parts.get("lm"), "model") and not hasattr(run.parts.get("policy"), "network")
     assert {path.name for path in tmp_path.iterdir()} <= {"config.yaml", "metrics.jsonl", "tensorboard", "wandb"}
 
 
-@pytest.mark.parametrize("lm", options("lm"))
-@pytest.mark.parametrize("algo", options("algo"))
+@pytest.mark.parametrize("lm", fitting("lm", LineEncoder))
+@pytest.mark.parametrize("algo", fitting("algo", Algorithm))
 def test_algorithms_and_readers_go_together(algo: str, lm: str, tmp_path: Path) -> None:
     _, run = built(tmp_path, f"algo={algo}", f"lm={lm}", *NEEDED.get(f"lm={lm}", []))
     assert run.identity["algo"] == algo and run.identity["lm"] == lm
+
+
+def test_data_may_be_named_by_its_file(tmp_path: Path) -> None:
+    _, run = built(tmp_path, "algo=sft", "data=some dir/my [first] rows.csv")
+    assert run.data.path == "some dir/my [first] rows.csv" and run.identity["data"] == "my [first] rows"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["algo=sft"], "data: must be given: data=FILE"),
+        (["algo=sft", "experiment=train"], "algo: Train cannot use SFT, which is no Algorithm; choose one of: a2c, dqn, ppo, trpo"),
+        (["experiment=finetune", "data=faq", "lm=tiny"], "algo: Finetune cannot use PPO, which is no Tuning; choose one of: sft"),
+        (["algo=sft", "data=faq", "lm=minilm"], "lm: Finetune cannot use PretrainedEncoder, which is no LanguageModel; choose one of: "),
+        (["lm=tiny"], "lm: CausalLM does not go with HeadPolicy, which takes LineEncoder"),
+        (["adapter=full"], "adapter: Full does not go with PretrainedEncoder, which takes Lora"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(arguments: list[str], told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        built(tmp_path, *arguments)
 
 
 def nodes(config: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -1,0 +1,201 @@
+"""Causal language models in Hugging Face layout: the bundled one, a local directory or a hub name; frozen, with LoRA, or learning whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from framework.config import Count
+from framework.errors import ConfigError, DataError
+from framework.interfaces import LanguageModel
+from framework.lm.adapters import Full, Lora
+from framework.lm.generate import generate, stream
+from framework.lm.layout import hidden_states, pack, trees
+from framework.lm.logprobs import logprobs, weighted_nll
+from framework.lm.precision import bfloat16_if_fast, computing
+from framework.types import Completion, Conversation, Ints, Message, Reading, Sampling, Tokens
+
+_TOGETHER = 1_024  # states whose likeliest token is sought together
+BUNDLED = Path(__file__).parent / "bundled"
+PLAIN_TEMPLATE = "{% for m in messages %}{{ m['content'] }}{{ eos_token if m['role'] == 'assistant' else '\n' }}{% endfor %}"
+"""For models without a chat template: contents one after the other, what the assistant says closed by the end-of-text token."""
+
+
+class CausalLM(LanguageModel):
+    """A transformer that writes.
+
+    Args:
+        path: local directory or hub name; `bundled` is the small model that comes with Touchstone.
+        dtype: of computation; `auto` takes bfloat16 where the processor has it. Weights that learn are float32.
+        pass_tokens: tokens that one training pass may hold; bounds memory, changes no result.
+        adapter: what learns; nothing if None.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        pass_tokens: Count = 8_192,
+        adapter: Lora | Full | None = None,
+    ) -> None:
+        self.path, self.dtype, self.pass_tokens, self.adapter = path, dtype, pass_tokens, adapter
+
+    def place(self, device: torch.device) -> None:
+        """See `LanguageModel`.
+
+        Raises:
+            ConfigError: nothing usable at `path`.
+        """
+        from transformers import AutoTokenizer
+
+        self.device = device
+        self.compute = bfloat16_if_fast(device) if self.dtype == "auto" else getattr(torch, self.dtype)
+        self.model = self._with_adapter(self._load(self._source)).to(device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(self._source)
+        self.tokenizer.chat_template = self.tokenizer.chat_template or PLAIN_TEMPLATE
+        self.context = int(min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings))
+
+    def encode(self, conversation: Conversation) -> Tokens:
+        """See `LanguageModel`.
+
+        Every stretch that the assistant says is tokenised by itself, so that what is learnt follows exactly the tokens that `prompt`
+        gives when the model has to speak.
+        """
+        ids: list[int] = []
+        weights: list[float] = []
+        told = ""
+        for number, message in enumerate(conversation.messages):
+            if message.role != "assistant":
+                continue
+            before, after = self._render(conversation.messages[:number], speak=True), self._render(conversation.messages[: number + 1])
+            if not (before.startswith(told) and after.startswith(before)):
+                raise DataError(
+                    f"{conversation.origin}: the chat template of {self.path} rewrites earlier turns, so no turn can be learnt apart; use another model"
+                )
+            context, said = self._ids(before[len(told) :]), self._ids(after[len(before) :])
+            spoken = 1 + next((place for place, token in enumerate(said) if token in self.end_ids), len(said) - 1)
+            ids += context + said
+            weights += [0.0] * len(context) + [message.weight] * spoken + [0.0] * (len(said) - spoken)
+            told = after
+        return Tokens(np.array(ids), np.array(weights))
+
+    def prompt(self, messages: Sequence[Message]) -> Ints:
+        """See `LanguageModel`."""
+        return np.array(self._ids(self._render(messages, speak=True)))
+
+    def parameters(self) -> Sequence[torch.nn.Parameter]:
+        """See `LanguageModel`."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def losses(self, examples: Sequence[Tokens]) -> Iterator[Tensor]:
+        """See `LanguageModel`."""
+        found, _ = trees(examples)
+        for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+            with computing(self.device, self.dtype):
+                yield weighted_nll(hidden_states(self.model, rows), self._head.weight, rows.targets, rows.weights, bias=self._head.bias)
+
+    @torch.no_grad()
+    def read(self, examples: Sequence[Tokens]) -> Sequence[Reading]:
+        """See `LanguageModel`."""
+        found, order = trees(examples)
+        nll: list[list[float]] = [[] for _ in examples]
+        correct: list[list[bool]] = [[] for _ in examples]
+        for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+            with computing(self.device, self.dtype):
+                hidden = hidden_states(self.model, rows)
+                likely = logprobs(hidden, self._head.weight, rows.targets, bias=self._head.bias)
+                best = torch.cat([self._head(part).argmax(-1) for part in hidden.split(_TOGETHER)]) == rows.targets
+            for owner, value, right in zip(order[rows.owners.cpu()], (-likely).tolist(), best.tolist(), strict=True):
+                nll[owner].append(value)
+                correct[owner].append(right)
+        return [Reading(np.array(a), np.array(b, bool)) for a, b in zip(nll, correct, strict=True)]
+
+    def generate(self, prompts: Sequence[Ints], sampling: Sampling, n: int = 1, seed: int | None = None) -> Sequence[Sequence[Completion]]:
+        """See `LanguageModel`."""
+        return generate(self.model, prompts, sampling, n, end_ids=self.end_ids, decode=self._text, generator=_generator(seed))
+
+    def stream(self, prompt: Ints, sampling: Sampling, seed: int | None = None) -> Iterator[str]:
+        """See `LanguageModel`."""
+        return stream(self.model, prompt, sampling, end_ids=self.end_ids, decode=self._text, generator=_generator(seed))
+
+    def base(self) -> CausalLM:
+        """See `LanguageModel`."""
+        return CausalLM(self.path, self.dtype, self.pass_tokens)
+
+    def export(self, directory: Path) -> None:
+        """See `LanguageModel`."""
+        model = self.model.merge_and_unload() if isinstance(self.adapter, Lora) else self.model
+        model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+
+    def save(self, directory: Path) -> None:
+        """See `LanguageModel`."""
+        self.model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+
+    def load(self, directory: Path) -> None:
+        """See `LanguageModel`."""
+        if isinstance(self.adapter, Lora):
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            set_peft_model_state_dict(self.model, load_peft_weights(str(directory), device=str(self.device)))
+        elif isinstance(self.adapter, Full):
+            self.model = self._with_adapter(self._load(str(directory))).to(self.device).eval()
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a turn."""
+        named = self.model.generation_config.eos_token_id
+        return frozenset({self.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None})
+
+    @cached_property
+    def _source(self) -> str:
+        return str(BUNDLED) if self.path == "bundled" else self.path
+
+    @property
+    def _head(self) -> torch.nn.Linear:
+        return cast(torch.nn.Linear, self.model.get_output_embeddings())
+
+    def _load(self, source: str) -> Any:
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        whole = self.adapter is not None and (isinstance(self.adapter, Full) or self.device.type == "cpu")
+        try:
+            return AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32 if whole else self.compute)
+        except (OSError, ValueError) as error:
+            told = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                "lm.path", f"{source!r} holds no causal language model in Hugging Face layout, nor is it a name that the hub gives us ({told})"
+            ) from error
+
+    def _with_adapter(self, model: Any) -> Any:
+        if isinstance(self.adapter, Full):
+            return model
+        model.requires_grad_(False)
+        if self.adapter is None:
+            return model
+        from peft import LoraConfig, get_peft_model
+
+        return get_peft_model(model, LoraConfig(r=self.adapter.rank, lora_alpha=self.adapter.alpha, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+    def _render(self, messages: Sequence[Message], speak: bool = False) -> str:
+        plain = [{"role": message.role, "content": message.content} for message in messages]
+        return str(self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=speak))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _text(self, ids: Ints) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _generator(seed: int | None) -> torch.Generator | None:
+    return None if seed is None else torch.Generator().manual_seed(seed)
