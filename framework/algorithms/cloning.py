@@ -85,12 +85,12 @@ class Cloning(WarmStart):
     def _descend(self, learner: NetworkPolicy, encoded: Tensor, targets: Tensor, lessons: Lessons, steps: int, batch_size: int, rate: float) -> Iterator[float]:
         """Cross-entropy to the targets, step by step over shuffled demonstrations."""
         learning = [parameter for parameter in (*learner.network.parameters(), *lessons.parameters()) if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learning, rate, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(learning, rate, weight_decay=self.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         learner.network.train()
         for rows in _batches(len(encoded), batch_size, steps):
             meaning, mask = learner.network.read(encoded[rows])
-            scores, _ = learner.network.decide(meaning, mask)
+            scores = learner.network.score(meaning, mask)
             loss = cross_entropy(scores, targets[rows].to(scores.device))
             optimizer.zero_grad()
             (loss + self.lessons * lessons(meaning, rows) if self.lessons else loss).backward()

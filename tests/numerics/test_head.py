@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from framework.errors import CheckpointError
 from framework.lm.tfidf import TfidfEncoder
-from framework.policies.head import HeadPolicy
+from framework.policies.head import Dropout, HeadPolicy
 from framework.seeding import seed_everything
 from framework.types import Bools, Observations
 
@@ -154,3 +154,15 @@ def test_a_target_network_is_a_copy() -> None:
         policy.network.head.actor[-1].weight.mul_(2)
     assert torch.equal(twin(encoded)[0], before) and not torch.allclose(policy.network(encoded)[0], before)
     assert twin.lm is policy.network.lm and twin.lines is policy.network.lines
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 1.0])
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    dropout, features = Dropout(p), torch.ones(401, 1_001, requires_grad=True)
+    shown = dropout(features)
+    shown.sum().backward()
+    dropped = float((shown == 0).float().mean())
+    assert dropped == pytest.approx(p, abs=0.005) and features.grad is not None and torch.equal(features.grad, shown)
+    assert p == 1.0 or shown.mean().item() == pytest.approx(1, abs=0.01)
+    assert torch.equal(dropout.eval()(features), features)
