@@ -1,0 +1,119 @@
+"""Advantages against plain loops over one sequence at a time, and against TRL's arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from framework import advantages
+from framework.advantages import gae, gae_over_turns, group_relative, leave_one_out, reinforce_plus_plus, returns, whiten
+
+B, T = 6, 9
+
+
+def episodes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rewards, values, a mask with gaps and padding, and values of where sequences were cut off."""
+    draw = torch.Generator().manual_seed(0)
+    rewards, values = (torch.randn(B, T, generator=draw) for _ in range(2))
+    mask = torch.rand(B, T, generator=draw) < 0.7
+    mask[:, 7:] = False
+    return rewards, values, mask, torch.randn(B, generator=draw)
+
+
+def loop(rewards: Tensor, values: Tensor, mask: Tensor, last: Tensor, gamma: Tensor, trust: Tensor) -> Tensor:
+    found = torch.zeros_like(values)
+    for b in range(len(rewards)):
+        places = [t for t in range(rewards.shape[1]) if mask[b, t]]
+        ahead = 0.0
+        for i in reversed(range(len(places))):
+            t = places[i]
+            following = float(last[b]) if i == len(places) - 1 else float(values[b, places[i + 1]])
+            delta = float(rewards[b, t]) + float(gamma[b, t]) * following - float(values[b, t])
+            ahead = delta + float(gamma[b, t]) * float(trust[b, t]) * ahead
+            found[b, t] = ahead
+    return found
+
+
+@pytest.mark.parametrize(("gamma", "trust"), [(1.0, 0.95), (0.9, 0.8), (0.9, 0.0), (1.0, 1.0)])
+@pytest.mark.parametrize("cut", [True, False])
+def test_gae_equals_a_plain_loop(gamma: float, trust: float, cut: bool) -> None:
+    rewards, values, mask, last = episodes()
+    last = last if cut else torch.zeros(B)
+    expected = loop(rewards, values, mask, last, torch.full((B, T), gamma), torch.full((B, T), trust))
+    torch.testing.assert_close(gae(rewards, values, mask, gamma, trust, last if cut else None), expected)
+
+
+def test_gae_takes_discounts_of_their_own_for_each_place() -> None:
+    rewards, values, mask, last = episodes()
+    gamma, trust = (torch.rand(B, T, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    torch.testing.assert_close(gae(rewards, values, mask, gamma, trust, last), loop(rewards, values, mask, last, gamma, trust))
+
+
+def test_gae_by_hand() -> None:
+    found = gae(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.25]]), torch.ones(1, 2), 0.5, 0.5)
+    torch.testing.assert_close(found, torch.tensor([[0.5 * 0.25 - 0.5 + 0.25 * 0.75, 0.75]]))
+
+
+def test_a_turns_first_token_has_the_advantage_of_the_turn() -> None:
+    ends = torch.tensor([[0, 0, 1, 0, 1, 1]], dtype=torch.bool)
+    rewards = torch.tensor([[0.0, 0, 1, 0, -2, 3]])
+    values = torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
+    found = gae_over_turns(rewards, values, torch.ones(1, 6), ends, 0.9, 0.8)
+    turns = gae(rewards[:, [2, 4, 5]], values[:, [0, 3, 5]], torch.ones(1, 3), 0.9, 0.8)
+    torch.testing.assert_close(found[:, [0, 3, 5]], turns)
+    torch.testing.assert_close(found + values, (found + values)[:, [0, 0, 0, 3, 3, 5]])  # tokens of a turn differ by their baselines alone
+
+
+def test_returns_by_hand() -> None:
+    found = returns(torch.tensor([[1.0, 2.0, 4.0], [1.0, 9.0, 1.0]]), torch.tensor([[1, 1, 1], [1, 0, 1]]), 0.5)
+    torch.testing.assert_close(found, torch.tensor([[3.0, 4.0, 4.0], [1.5, 0.0, 1.0]]))
+
+
+def test_group_relative_by_hand_whatever_the_order() -> None:
+    rewards, groups = torch.tensor([1.0, 5.0, 3.0, 5.0, 5.0]), torch.tensor([0, 1, 0, 1, 1])
+    torch.testing.assert_close(group_relative(rewards, groups, scale=False), torch.tensor([-1.0, 0, 1, 0, 0]))
+    torch.testing.assert_close(group_relative(rewards, groups), torch.tensor([-1.0, 0, 1, 0, 0]) / (2**0.5 + 1e-4))
+
+
+def test_leave_one_out_by_hand() -> None:
+    found = leave_one_out(torch.tensor([1.0, 2.0, 6.0, 0.0, 4.0]), torch.tensor([0, 0, 0, 1, 1]))
+    torch.testing.assert_close(found, torch.tensor([-3.0, -1.5, 4.5, -4.0, 4.0]))
+
+
+def test_group_advantages_are_those_of_trl() -> None:
+    rewards = torch.randn(12, generator=torch.Generator().manual_seed(0))
+    groups, grouped = torch.arange(3).repeat_interleave(4), rewards.view(3, 4)
+    scaled = (grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + 1e-4)  # GRPOTrainer, scale_rewards="group"
+    others = (grouped.sum(1, keepdim=True) - grouped) / 3  # RLOOTrainer
+    torch.testing.assert_close(group_relative(rewards, groups), scaled.flatten())
+    torch.testing.assert_close(leave_one_out(rewards, groups), (grouped - others).flatten())
+
+
+def test_reinforce_plus_plus_normalises_over_the_batch() -> None:
+    rewards, groups = torch.tensor([1.0, 3.0, 10.0, 14.0]), torch.tensor([0, 0, 1, 1])
+    torch.testing.assert_close(reinforce_plus_plus(rewards), (rewards - 7) / rewards.std())
+    centred = torch.tensor([-1.0, 1.0, -2.0, 2.0])
+    torch.testing.assert_close(reinforce_plus_plus(rewards, groups), centred / centred.std())
+
+
+def test_whitening_counts_what_the_mask_says() -> None:
+    values, mask = torch.tensor([[1.0, 2.0, 99.0], [3.0, 99.0, 99.0]]), torch.tensor([[1, 1, 0], [1, 0, 0]])
+    torch.testing.assert_close(whiten(values, mask), torch.tensor([[-1.0, 0, 0], [1, 0, 0]]))
+    torch.testing.assert_close(whiten(torch.ones(3)), torch.zeros(3))
+    torch.testing.assert_close(whiten(torch.ones(1)), torch.zeros(1))
+
+
+def test_no_gradient_passes() -> None:
+    rewards, values, mask, _ = episodes()
+    assert not gae(rewards, values.requires_grad_(), mask).requires_grad
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"rank 2.*rewards \(3,\)"):
+        gae(torch.zeros(3), torch.zeros(3), torch.ones(3))
+    with pytest.raises(ValueError, match=r"last_values \(2,\)"):
+        gae(torch.zeros(3, 2), torch.zeros(3, 2), torch.ones(3, 2), last_values=torch.zeros(2))
+    for function in (advantages.group_relative, advantages.leave_one_out):
+        with pytest.raises(ValueError, match="two completions or more"):
+            function(torch.zeros(3), torch.tensor([0, 0, 1]))
