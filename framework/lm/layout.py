@@ -23,6 +23,9 @@ from framework.errors import ConfigError
 from framework.lm.logprobs import output_head
 from framework.types import Floats, Ints, Tokens
 
+_CONTEXTS = 8  # contexts that a row of branches may be long: one in eight tokens at most is then read again in another row
+_SLACK = 1 / 8  # of a batch's rows that may be padding
+
 
 @dataclass(frozen=True, slots=True)
 class Tree:
@@ -64,11 +67,12 @@ def trees(examples: Sequence[Tokens]) -> tuple[list[Tree], Ints]:
     return found, np.array([i for members in groups.values() for i in members], np.int64)
 
 
-def pack(trees: Sequence[Tree], budget: int = 512, batch_tokens: int = 4_096, device: torch.device | str = "cpu") -> Iterator[Rows]:
-    """Lays trees out in rows of at most `budget` tokens, and rows of like length in batches.
+def pack(trees: Sequence[Tree], budget: int = 256, batch_tokens: int = 4_096, device: torch.device | str = "cpu") -> Iterator[Rows]:
+    """Lays trees out in rows of about `budget` tokens, and rows of like length in batches.
 
-    Trees go into the first row that has room for them, the longest first. Branches that do not fit beside one another take the
-    context along into another row; only a single branch may be longer than a row.
+    Trees go into the first row that has room for them, the longest first; attention costs the square of a row, so a row is no longer
+    than keeps it full. A long context makes its row as much longer as pays, up to eight contexts; branches beyond that take the
+    context along into another row. Nothing is ever cut off: a single branch may be longer than anything said here.
 
     Args:
         trees: see `trees`.
@@ -79,10 +83,11 @@ def pack(trees: Sequence[Tree], budget: int = 512, batch_tokens: int = 4_096, de
     Raises:
         ValueError: the first token of a tree without context has weight, but nothing predicts it.
     """
-    rows = sorted(_fill(_pieces(trees, budget), budget), key=lambda row: sum(piece.size for piece in row))
+    rows = sorted(_fill(_pieces(trees, budget, batch_tokens), budget), key=_length)
     while rows:
-        width = sum(piece.size for piece in rows[-1])
-        taken = max(1, batch_tokens // max(width, 1))
+        width = _length(rows[-1])
+        most = max(1, batch_tokens // max(width, 1))
+        taken = sum(_length(row) > (1 - _SLACK) * width for row in rows[-most:])
         rows, batch = rows[:-taken], rows[-taken:]
         yield _lay_out(batch, device)
 
@@ -159,14 +164,19 @@ def _context(example: Tokens) -> int:
     return int(weighted[0]) if len(weighted) else len(example.ids)
 
 
-def _pieces(trees: Sequence[Tree], budget: int) -> Iterator[_Piece]:
+def _length(row: list[_Piece]) -> int:
+    return sum(piece.size for piece in row)
+
+
+def _pieces(trees: Sequence[Tree], budget: int, most: int) -> Iterator[_Piece]:
     number = 0
     for tree in trees:
+        limit = max(budget, min(_CONTEXTS * len(tree.prompt), most))
         piece = _Piece(tree.prompt, [], number)
         for branch in tree.branches:
             if not len(tree.prompt) and len(branch.ids) and branch.weights[0]:
                 raise ValueError("the first token of a tree has weight, but nothing stands before it that could predict it; give it weight 0")
-            if piece.branches and piece.size + len(branch.ids) > budget:
+            if piece.branches and piece.size + len(branch.ids) > limit:
                 yield piece
                 piece = _Piece(tree.prompt, [], number)
             piece.branches.append(branch)
@@ -190,7 +200,7 @@ def _fill(pieces: Iterator[_Piece], budget: int) -> list[list[_Piece]]:
 
 
 def _lay_out(rows: list[list[_Piece]], device: torch.device | str) -> Rows:
-    width = max(sum(piece.size for piece in row) for row in rows)
+    width = max(map(_length, rows))
     ids, positions, tree, part = (np.zeros((len(rows), width), np.int64) for _ in range(4))
     sources: list[Ints] = []
     targets: list[Ints] = []

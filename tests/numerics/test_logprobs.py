@@ -144,6 +144,7 @@ def test_an_adapter_on_the_head_is_refused() -> None:
         output_head(Model(nn.Sequential(linear)))
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_those_of_trl() -> None:
     utils = pytest.importorskip("trl.trainer.utils")
     hidden, head, _, targets, _ = problem(bias=False)

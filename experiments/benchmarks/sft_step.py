@@ -1,0 +1,158 @@
+"""A step of supervised tuning: TRL's SFTTrainer against ours, on the same examples (README.md beside this file).
+
+`python -m experiments.benchmarks.sft_step [--rounds 5] [--examples 32] [--out FILE]`
+
+Both tune the same small Llama with the same optimiser on one torch thread, each step on all the examples; steps are taken in turn in
+one process, and the first is a warm-up. The losses of both are shown, step by step: they must be the same. Seconds are of
+processor time: on one thread of an idle machine the same as by the clock on the wall, and a busy neighbour moves them little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+
+from framework.errors import MissingExtraError
+from framework.experiment import write_json
+from framework.lm.layout import hidden_states, pack, trees
+from framework.lm.logprobs import output_head, weighted_nll
+from framework.lm.precision import bfloat16_if_fast, computing
+from framework.types import Tokens
+
+_RATE, _CLIP = 1e-4, 1.0
+_CPU = torch.device("cpu")
+
+
+def network() -> LlamaForCausalLM:
+    """4.2 million parameters of random weights."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 4_096}
+    return LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True, pad_token_id=0, bos_token_id=None, eos_token_id=1))
+
+
+def examples(n: int, seed: int = 0) -> list[Tokens]:
+    """Prompts of about 64 tokens and completions of about 48, log-normal, each of 320 at most."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(n):
+        prompt, completion = (int(np.clip(median * np.exp(rng.normal(0, 0.7)), 6, 320)) for median in (64, 48))
+        found.append(Tokens(rng.integers(2, 4_096, prompt + completion), np.repeat([0.0, 1.0], [prompt, completion])))
+    return found
+
+
+class Ours:
+    """Steps over packed rows; the loss is the mean over weighted tokens, as TRL's is."""
+
+    def __init__(self, data: list[Tokens]) -> None:
+        self.model, self.data = network(), data
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=_RATE, weight_decay=0.0, fused=True)  # as TRL's is
+
+    def step(self) -> float:
+        """One update; the loss before it."""
+        (weight, bias), tokens, total = output_head(self.model), sum(example.weights.sum() for example in self.data), 0.0
+        for rows in pack(trees(self.data)[0]):
+            with computing(_CPU):
+                loss = weighted_nll(hidden_states(self.model, rows), weight, rows.targets, rows.weights / tokens, bias=bias)
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return total
+
+
+class InTurn(TrainerCallback):
+    """Takes a step of ours after each of TRL's, and keeps the time of both."""
+
+    def __init__(self, step: Callable[[], float]) -> None:
+        self.ours, self.theirs, self.losses, self._step, self._began = [], [], [], step, 0.0  # type: ignore[var-annotated]
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """See `TrainerCallback`."""
+        self._began = time.process_time()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """See `TrainerCallback`."""
+        ended = time.process_time()
+        self.theirs.append(ended - self._began)
+        self.losses.append(self._step())
+        self._began = time.process_time()
+        self.ours.append(self._began - ended)
+
+
+def compare(data: list[Tokens], rounds: int) -> dict[str, Any]:
+    """Seconds of a step, both ways, and the losses; the first round is left out of the times."""
+    try:
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise MissingExtraError("TRL", "bench") from error
+    in_turn = InTurn(Ours(data).step)
+    with tempfile.TemporaryDirectory() as directory:
+        settings = SFTConfig(
+            output_dir=directory, per_device_train_batch_size=len(data), max_steps=rounds + 1, learning_rate=_RATE, lr_scheduler_type="constant",
+            max_grad_norm=_CLIP, use_cpu=True, bf16=bfloat16_if_fast(_CPU) == torch.bfloat16, gradient_checkpointing=False, max_length=None,
+            logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+        rows = [{"input_ids": x.ids.tolist(), "labels": np.where(x.weights > 0, x.ids, -100).tolist()} for x in data]
+        trainer = SFTTrainer(model=network(), args=settings, processing_class=_tokenizer(), train_dataset=Dataset.from_list(rows), callbacks=[in_turn])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    ratios = [a / b for a, b in zip(in_turn.theirs[1:], in_turn.ours[1:], strict=True)]
+    return {
+        "ours": {"seconds": statistics.median(in_turn.ours[1:]), "losses": in_turn.losses},
+        "trl": {"seconds": statistics.median(in_turn.theirs[1:]), "losses": theirs},
+        "times_as_fast": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
+    }
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """The trainer asks for one; the examples come as token ids."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    words = {"<pad>": 0, "<eos>": 1}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="<eos>")), pad_token="<pad>", eos_token="<eos>")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.sft_step", description="Supervised tuning, seconds of a step.")
+    parser.add_argument("--rounds", type=int, default=5, help="measured steps, after one that is not")
+    parser.add_argument("--examples", type=int, default=32, help="examples of a step")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    asked = parser.parse_args(arguments)
+    if min(asked.rounds, asked.examples) < 1:
+        parser.error("--rounds and --examples must be 1 or more")
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    data = examples(asked.examples)
+    results, tokens = compare(data, asked.rounds), sum(len(x.ids) for x in data)
+    shown = Table("way", "s/step", "tokens/s", "first loss", "last loss")
+    for way in ("trl", "ours"):
+        found = results[way]
+        shown.add_row(way, f"{found['seconds']:.2f}", f"{tokens / found['seconds']:.0f}", *(f"{found['losses'][i]:.5f}" for i in (0, -1)))
+    Console().print(shown, "ours is {median:.1f} times as fast ({least:.1f} to {most:.1f})".format(**results["times_as_fast"]))
+    if asked.out:
+        machine = {"processor": platform.processor() or platform.machine(), "dtype": str(bfloat16_if_fast(_CPU)), "torch": torch.__version__, "threads": 1}
+        write_json(asked.out, {"settings": {"rounds": asked.rounds, "examples": asked.examples}, "machine": machine, "results": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""The benchmarks of the training passes run, and both ways compute the same; how fast they are is nobody's promise here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.benchmarks import head_memory, sft_step
+
+
+@pytest.mark.slow
+def test_a_step_of_ours_is_a_step_of_trl(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    sft_step.main(["--rounds", "1", "--examples", "3", "--out", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())["results"]
+    assert found["ours"]["losses"] == pytest.approx(found["trl"]["losses"], abs=1e-4)
+
+
+def test_every_way_over_the_head_computes_the_same() -> None:
+    found = [head_memory.measure(way, 16, 8, 99, learn=True) for way in head_memory.WAYS[:3]]
+    for other in found[1:]:
+        assert other["loss"] == pytest.approx(found[0]["loss"])
+        assert other["gradient"] == pytest.approx(found[0]["gradient"])
