@@ -21,7 +21,7 @@ from framework.errors import MissingExtraError
 from framework.interfaces import Tracker
 
 REDACTED = "[redacted]"
-_SECRET_NAME = re.compile(r"(?i)key|secret|password|token(?!iz)")  # a tokenizer is none
+_SECRET_NAME = re.compile(r"(?i)key|secret|password|token(?!iz|s\b)")  # a tokenizer is none
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")  # `api_key_env: OPENAI_API_KEY` says where the key is, not what it is
 _SECRET = re.compile(r"\b(sk-[\w-]{8}|hf_\w{8}|AKIA[0-9A-Z]{8}|ghp_\w{8}|wandb_v\d_\w{8})")
 _HEX_KEY = re.compile(r"\b[0-9a-f]{40}\b")  # a W&B key, or

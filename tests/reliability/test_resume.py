@@ -66,7 +66,7 @@ class Impatient(Algorithm):
 def interrupted(directory: Path, after: int, *arguments: str) -> Interrupted:
     """A run that gets a signal."""
     experiment, run = built_here(directory, *arguments)
-    object.__setattr__(run, "algorithm", Impatient(run.algorithm, after))
+    run.parts["algo"] = Impatient(run.algorithm, after)  # type: ignore[index]
     with pytest.raises(Interrupted) as raised:
         experiment.run(run)
     run.tracker.close()
@@ -133,7 +133,7 @@ def test_dqn_resumed_goes_on_with_a_new_memory(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, uninterrupted: Path) -> None:
     """No signal handler, no last word: what counts is the checkpoint that was kept on the way."""
     experiment, run = built_here(tmp_path / "killed", *SMALL)
-    object.__setattr__(run, "algorithm", Impatient(run.algorithm, 5, signal.SIGUSR2))
+    run.parts["algo"] = Impatient(run.algorithm, 5, signal.SIGUSR2)  # type: ignore[index]
     signal.signal(signal.SIGUSR2, lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         experiment.run(run)

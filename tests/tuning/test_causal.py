@@ -1,0 +1,157 @@
+"""What the language model is given, what it learns from, and what comes back when it is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from micro import write_micro
+from peft import PeftModel
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from framework.errors import ConfigError
+from framework.lm.adapters import Full, Lora
+from framework.lm.causal import CausalLM
+from framework.types import Conversation, Message, Sampling, Tokens
+
+CPU = torch.device("cpu")
+TALK = Conversation([Message("system", "Be brief."), Message("user", "Two?"), Message("assistant", "2"), Message("user", "Ten?"), Message("assistant", "10 é")])
+
+
+def placed(path: Path, adapter: Lora | Full | None = None, dtype: str = "float32") -> CausalLM:
+    lm = CausalLM(str(path), dtype, adapter=adapter)  # type: ignore[arg-type]
+    lm.place(CPU)
+    return lm
+
+
+def text(lm: CausalLM, ids: np.ndarray) -> str:
+    return str(lm.tokenizer.decode(ids))
+
+
+def test_learns_what_the_assistant_says_and_how_it_ends(micro: Path) -> None:
+    lm = placed(micro)
+    tokens = lm.encode(TALK)
+    assert text(lm, tokens.ids) == "<|system|>Be brief.<|end|><|user|>Two?<|end|><|assistant|>2<|end|><|user|>Ten?<|end|><|assistant|>10 é<|end|>"
+    assert text(lm, tokens.ids[tokens.weights > 0]) == "2<|end|>10 é<|end|>"
+
+
+def test_a_message_without_weight_is_context(micro: Path) -> None:
+    lm = placed(micro)
+    first, *rest = TALK.messages[2:]
+    tokens = lm.encode(Conversation([*TALK.messages[:2], Message("assistant", first.content, weight=0.0), *rest]))
+    assert text(lm, tokens.ids[tokens.weights > 0]) == "10 é<|end|>"
+
+
+def test_what_is_learnt_follows_the_tokens_that_generation_begins_from(micro: Path) -> None:
+    lm = placed(micro)
+    tokens, prompt = lm.encode(TALK), lm.prompt(TALK.prompt)
+    assert tokens.ids[: len(prompt)].tolist() == prompt.tolist() and tokens.weights[len(prompt)] == 1
+
+
+def test_models_without_a_template_talk_plainly_and_keep_it(tmp_path: Path) -> None:
+    lm = placed(write_micro(tmp_path / "base", template=None))
+    assert text(lm, lm.encode(TALK).ids) == "Be brief.\nTwo?\n2<|end|>Ten?\n10 é<|end|>"
+    lm.export(tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+
+
+def plain_loss(lm: CausalLM, examples: list[Tokens]) -> torch.Tensor:
+    """One example after the other through the unchanged model."""
+    total = torch.zeros(())
+    for example in examples:
+        logits = lm.model(input_ids=torch.as_tensor(example.ids)[None]).logits[0, :-1]
+        losses = cross_entropy(logits, torch.as_tensor(example.ids[1:]), reduction="none")
+        total = total + losses @ torch.as_tensor(example.weights[1:], dtype=torch.float32)
+    return total
+
+
+def conversations(lm: CausalLM) -> list[Tokens]:
+    said = ["no", "yes, of course", "perhaps", "it is hard to say", "never"]
+    return [lm.encode(Conversation([Message("user", f"Question {len(answer)}?"), Message("assistant", answer)])) for answer in said] + [lm.encode(TALK)]
+
+
+@pytest.mark.parametrize("pass_tokens", [8_192, 64])
+def test_loss_and_gradient_are_the_plain_ones_however_passes_are_cut(micro: Path, pass_tokens: int) -> None:
+    lm = placed(micro, Full())
+    lm.pass_tokens = pass_tokens
+    examples = conversations(lm)
+    ours = 0.0
+    for part in lm.losses(examples):
+        part.backward()
+        ours += part.item()
+    found = [parameter.grad.clone() for parameter in lm.parameters()]  # type: ignore[union-attr]
+    lm.model.zero_grad()
+    plain = plain_loss(lm, examples)
+    plain.backward()
+    assert ours == pytest.approx(plain.item(), rel=1e-5)
+    for ours_, theirs in zip(found, lm.parameters(), strict=True):
+        torch.testing.assert_close(ours_, theirs.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_reading_says_how_likely_and_whether_likeliest(micro: Path) -> None:
+    lm = placed(micro)
+    examples = conversations(lm)
+    for example, reading in zip(examples, lm.read(examples), strict=True):
+        logits = lm.model(input_ids=torch.as_tensor(example.ids)[None]).logits[0, :-1].detach()
+        weighted = np.flatnonzero(example.weights) - 1
+        targets = torch.as_tensor(example.ids[weighted + 1])
+        np.testing.assert_allclose(reading.nll, cross_entropy(logits[weighted], targets, reduction="none"), rtol=1e-4)
+        assert reading.correct.tolist() == (logits[weighted].argmax(-1) == targets).tolist()
+
+
+def moved(lm: CausalLM) -> CausalLM:
+    """The same, its learning weights shifted."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return lm
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    return model(input_ids=torch.arange(20)[None]).logits.detach()  # type: ignore[no-any-return]
+
+
+def test_lora_begins_as_the_base_and_ends_merged_the_same(micro: Path, tmp_path: Path) -> None:
+    base, lm = placed(micro), placed(micro, Lora(4, 8))
+    torch.testing.assert_close(logits(lm.model), logits(base.model))
+    assert lm.parameters() and all("lora_" in name for name, weight in lm.model.named_parameters() if weight.requires_grad)
+    tuned = logits(moved(lm).model)
+    assert not torch.allclose(tuned, logits(base.model), atol=1e-2)
+    lm.save(tmp_path / "adapter")
+    torch.testing.assert_close(logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(micro), tmp_path / "adapter")), tuned)
+    again = placed(micro, Lora(4, 8))
+    again.load(tmp_path / "adapter")
+    torch.testing.assert_close(logits(again.model), tuned)
+    lm.export(tmp_path / "whole")
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "whole")), tuned, atol=1e-4, rtol=1e-4)
+
+
+def test_a_whole_model_comes_back(micro: Path, tmp_path: Path) -> None:
+    lm = moved(placed(micro, Full()))
+    lm.save(tmp_path)
+    again = placed(micro, Full())
+    again.load(tmp_path)
+    torch.testing.assert_close(logits(again.model), logits(lm.model))
+    assert all(parameter.requires_grad for parameter in again.parameters()) and len(again.parameters()) == len(lm.parameters())
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(lm.model))
+
+
+def test_the_base_is_the_model_before_it_learnt(micro: Path) -> None:
+    base = moved(placed(micro, Full())).base()
+    base.place(CPU)
+    torch.testing.assert_close(logits(base.model), logits(placed(micro).model))
+
+
+def test_streaming_says_what_generating_says(micro: Path) -> None:
+    lm = placed(micro)
+    prompt, sampling = lm.prompt(TALK.prompt), Sampling(12, temperature=1.0)
+    assert "".join(lm.stream(prompt, sampling, seed=3)) == lm.generate([prompt], sampling, seed=3)[0][0].text
+
+
+def test_nothing_at_the_path_is_told() -> None:
+    with pytest.raises(ConfigError, match="lm.path: '/no/such/model' holds no causal language model"):
+        placed(Path("/no/such/model"))
