@@ -37,7 +37,8 @@ class Train(Experiment):
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
-        return {**POLICY_PARTS, "algo": Algorithm}
+        policy = {"policy": algorithm.improves} if isinstance(algorithm, Algorithm) else {}
+        return {**POLICY_PARTS, **policy, "algo": Algorithm}
 
     def run(self, run: Run) -> bool:
         """See `Experiment`."""

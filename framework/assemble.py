@@ -85,7 +85,8 @@ def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
         put("lm", build(config.lm, "lm", **adapter))
     if "policy" in needs:
         assert domain is not None
-        put("policy", build(config.policy, "policy", lm=parts["lm"], n_acts=len(domain.acts)))
+        acts = {"domain": domain} if _takes(config.policy, "domain") else {"n_acts": len(domain.acts)}
+        put("policy", build(config.policy, "policy", lm=parts["lm"], **acts))
     if "warm_start" in needs:
         put("warm_start", build(config.warm_start, "warm_start") if "_target_" in config.warm_start else None)
     return parts
@@ -93,7 +94,7 @@ def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
 
 def _takes(node: Mapping[str, Any], name: str) -> bool:
     """Whether a node's constructor has a parameter of that name."""
-    return "_target_" in node and name in inspect.signature(resolve(str(node["_target_"]), "data")).parameters
+    return "_target_" in node and name in inspect.signature(resolve(str(node["_target_"]), "_target_")).parameters
 
 
 def _names(parts: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, str]:

@@ -94,23 +94,26 @@ def _play(policy: Policy, oracle: Oracle, worlds: Sequence[World], split: str, n
         actions = policy.act(Observations([seat.text for seat in playing], np.stack([seat.mask for seat in playing]), states), deterministic=True)
         values = oracle.action_values(states)
         for row, (seat, action) in enumerate(zip(playing, actions, strict=True)):
-            allowed = seat.mask[action]
+            allowed = action >= 0 and seat.mask[action]
             truncated = _step(seat, int(action))
             if recorded:
                 seat.value += sum(seat.steps[-1].reward_terms.values())
-            elif allowed:  # a forbidden act changes nothing, so it gives nothing away
+            elif allowed:  # a forbidden act, or none, changes nothing, so it gives nothing away
                 seat.value += float(values[row, action] - values[row].max())
             if truncated and not recorded:  # what was still to be had is lost
-                seat.value -= float(oracle.action_values(_states([seat.world])).max())
+                left = oracle.action_values(_states([seat.world]))[0]
+                seat.value -= float(left.max())
+                if action < 0:  # where every act has its price, silence is worth no more than the worst of them
+                    seat.value += min(0.0, float(left[seat.mask].min()))
     return seats
 
 
 def _step(seat: _Seat, action: int) -> bool:
-    """Takes an act and writes it down; returns whether the clock ended the episode."""
-    shown = seat.text
-    seat.text, _, terminated, truncated, info = seat.world.step(action)
+    """Takes an act (-1: none was understood) and writes it down; returns whether the clock ended the episode."""
+    shown, act = seat.text, seat.world.acts[action] if action >= 0 else "(nothing understood)"
+    seat.text, _, terminated, truncated, info = seat.world.step(action) if action >= 0 else seat.world.idle()
     seat.mask, seat.ended = info["action_mask"], terminated or truncated
-    seat.steps.append(Step(shown, seat.world.acts[action], info["reward_terms"], info["costs"]))
+    seat.steps.append(Step(shown, act, info["reward_terms"], info["costs"]))
     for name, cost in info["costs"].items():
         seat.costs[name] = seat.costs.get(name, 0.0) + cost
     return truncated

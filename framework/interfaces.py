@@ -33,8 +33,10 @@ from framework.types import (
     Reading,
     Reference,
     Sampling,
+    Scores,
     Step,
     Tokens,
+    Utterance,
 )
 
 SPLITS = ("train", "validation", "test", "shift")
@@ -167,6 +169,7 @@ class LanguageModel(ABC):
     """
 
     context: int  # tokens it can read, known after `place`
+    width: int  # D, of its hidden states, known after `place`
 
     @abstractmethod
     def place(self, device: torch.device) -> None:
@@ -190,6 +193,17 @@ class LanguageModel(ABC):
 
         Each part is a differentiable scalar, to be sent backward before the next is drawn; the caller scales them.
         """
+
+    @abstractmethod
+    def score(self, examples: Sequence[Tokens], temperature: float = 1.0) -> Iterator[Scores]:
+        """Log-probabilities at a temperature of the tokens that have weight, in parts that one training pass can hold.
+
+        Each part is to be sent backward before the next is drawn. The tokens of an example are never parted.
+        """
+
+    @abstractmethod
+    def states(self, prompts: Sequence[Ints]) -> torch.Tensor:
+        """Hidden states at the ends of prompts, `[B, D]` in float32, without gradients; each distinct prompt is read once."""
 
     @abstractmethod
     def read(self, examples: Sequence[Tokens]) -> Sequence[Reading]:
@@ -218,6 +232,29 @@ class LanguageModel(ABC):
     @abstractmethod
     def export(self, directory: Path) -> None:
         """Writes the whole model in Hugging Face layout, adapters folded into its weights; it learns no more after that."""
+
+
+class SpeakingPolicy(Policy):
+    """Acts through a language model that learns; known after `prepare` or `load`: its critic, `[B, D]` to `[B, 1]`."""
+
+    lm: LanguageModel
+    critic: torch.nn.Module
+
+    @abstractmethod
+    def say(self, observations: Observations) -> Sequence[Utterance]:
+        """One act for each observation, drawn by torch's own chance."""
+
+    @abstractmethod
+    def score(self, utterances: Sequence[Utterance]) -> Iterator[Scores]:
+        """What the policy as it is now thinks of what was said, in parts as `LanguageModel.score` gives them."""
+
+    @abstractmethod
+    def states(self, texts: Sequence[str]) -> torch.Tensor:
+        """What the critic reads of observations, `[B, D]`, without gradients."""
+
+    @abstractmethod
+    def lesson(self, text: str, act: int) -> Tokens:
+        """An observation answered by an act in words, to be learnt; words are chosen by torch's own chance."""
 
 
 class DataSource(ABC):
@@ -293,6 +330,7 @@ class Algorithm(ABC):
     """Improves a policy in a world."""
 
     total_steps: int  # environment steps of a whole run
+    improves: ClassVar[type] = Policy  # what kind of policy
 
     @abstractmethod
     def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:

@@ -163,3 +163,30 @@ class Completion:
     logprobs: Floats  # [T] at the sampling temperature, before top-k and top-p
     text: str
     finish_reason: str  # stop or length
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """An act as a policy put it, kept as it was drawn; a policy that picks among given texts draws once, one that writes once a token."""
+
+    observation: str
+    mask: Bools  # [A] acts that were allowed
+    act: int  # -1: nothing that is allowed was understood
+    text: str
+    tokens: Tokens  # the prompt, then what was said of it token by token, of weight 1 each
+    logprobs: Floats  # [draws]
+    finish_reason: str  # stop or length
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a model now thinks of some of the examples it was given, as many as one training pass holds; N: draws, E: examples of this part.
+
+    A draw is a token that has weight, or an act.
+    """
+
+    logprobs: torch.Tensor  # [N] differentiable
+    entropies: torch.Tensor  # [N] nats, of what was drawn from
+    draws: torch.Tensor  # [N] which draws they are, counted through all examples given
+    states: torch.Tensor  # [E, D] hidden states at the end of each prompt, differentiable
+    examples: torch.Tensor  # [E] which examples they are

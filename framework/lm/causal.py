@@ -16,10 +16,10 @@ from framework.errors import ConfigError, DataError
 from framework.interfaces import LanguageModel
 from framework.lm.adapters import Full, Lora
 from framework.lm.generate import generate, stream
-from framework.lm.layout import hidden_states, pack, trees
-from framework.lm.logprobs import logprobs, weighted_nll
+from framework.lm.layout import Tree, hidden_states, pack, trees
+from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
 from framework.lm.precision import bfloat16_if_fast, computing
-from framework.types import Completion, Conversation, Ints, Message, Reading, Sampling, Tokens
+from framework.types import Completion, Conversation, Ints, Message, Reading, Sampling, Scores, Tokens
 
 _TOGETHER = 1_024  # states whose likeliest token is sought together
 BUNDLED = Path(__file__).parent / "bundled"
@@ -60,6 +60,7 @@ class CausalLM(LanguageModel):
         self.tokenizer = AutoTokenizer.from_pretrained(self._source)
         self.tokenizer.chat_template = self.tokenizer.chat_template or PLAIN_TEMPLATE
         self.context = int(min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings))
+        self.width = self._head.in_features
 
     def encode(self, conversation: Conversation) -> Tokens:
         """See `LanguageModel`.
@@ -100,6 +101,33 @@ class CausalLM(LanguageModel):
             with computing(self.device, self.dtype):
                 yield weighted_nll(hidden_states(self.model, rows), self._head.weight, rows.targets, rows.weights, bias=self._head.bias)
 
+    def score(self, examples: Sequence[Tokens], temperature: float = 1.0) -> Iterator[Scores]:
+        """See `LanguageModel`."""
+        found, order = trees(examples)
+        first = np.cumsum([0, *(np.count_nonzero(example.weights) for example in examples)])
+        for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+            with computing(self.device, self.dtype):
+                hidden = hidden_states(self.model, rows)
+                likely, entropies = logprobs_and_entropy(hidden, self._head.weight, rows.targets, None, temperature, self._head.bias)
+            owners = order[rows.owners.cpu().numpy()]
+            starts = np.flatnonzero(np.diff(owners, prepend=-1))  # the tokens of an example stand together
+            draws = first[owners] + np.arange(len(owners)) - np.repeat(starts, np.diff(starts, append=len(owners)))
+            draws, examples_here, at = (torch.as_tensor(x, device=self.device) for x in (draws, owners[starts], starts))
+            yield Scores(likely, entropies, draws, hidden[at].float(), examples_here)
+
+    @torch.no_grad()
+    def states(self, prompts: Sequence[Ints]) -> Tensor:
+        """See `LanguageModel`."""
+        distinct: dict[bytes, int] = {}
+        places = [distinct.setdefault(np.asarray(prompt, np.int64).tobytes(), len(distinct)) for prompt in prompts]
+        nothing = Tokens(np.zeros(0, np.int64), np.zeros(0))
+        found = [Tree(np.frombuffer(prompt, np.int64), [nothing]) for prompt in distinct]
+        states = torch.empty(len(found), self.width, device=self.device)
+        for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+            with computing(self.device, self.dtype):
+                states[rows.branches] = hidden_states(self.model, rows, rows.ends).float()
+        return states[places]
+
     @torch.no_grad()
     def read(self, examples: Sequence[Tokens]) -> Sequence[Reading]:
         """See `LanguageModel`."""
@@ -111,14 +139,15 @@ class CausalLM(LanguageModel):
                 hidden = hidden_states(self.model, rows)
                 likely = logprobs(hidden, self._head.weight, rows.targets, bias=self._head.bias)
                 best = torch.cat([self._head(part).argmax(-1) for part in hidden.split(_TOGETHER)]) == rows.targets
-            for owner, value, right in zip(order[rows.owners.cpu()], (-likely).tolist(), best.tolist(), strict=True):
+            for owner, value, right in zip(order[rows.owners.cpu().numpy()], (-likely).tolist(), best.tolist(), strict=True):
                 nll[owner].append(value)
                 correct[owner].append(right)
         return [Reading(np.array(a), np.array(b, bool)) for a, b in zip(nll, correct, strict=True)]
 
     def generate(self, prompts: Sequence[Ints], sampling: Sampling, n: int = 1, seed: int | None = None) -> Sequence[Sequence[Completion]]:
         """See `LanguageModel`."""
-        return generate(self.model, prompts, sampling, n, end_ids=self.end_ids, decode=self._text, generator=_generator(seed))
+        with computing(self.device, self.dtype):  # as when it learns, so that what was likely then is as likely now
+            return generate(self.model, prompts, sampling, n, end_ids=self.end_ids, decode=self._text, generator=_generator(seed))
 
     def stream(self, prompt: Ints, sampling: Sampling, seed: int | None = None) -> Iterator[str]:
         """See `LanguageModel`."""

@@ -18,27 +18,30 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter
 
+from framework.algorithms.sb3 import StableBaselines
 from framework.assemble import assemble
 from framework.cli import prepare
 from framework.config import CONF, fitting, options
 from framework.errors import ConfigError
 from framework.experiment import Experiment, Run
-from framework.interfaces import Algorithm, LanguageModel
+from framework.interfaces import LanguageModel, SpeakingPolicy
 from framework.lm.encoder import LineEncoder
 
 GIVEN = {  # constructor arguments that are other parts, not settings
-    "policy": {"lm", "n_acts"},
+    "policy": {"lm", "n_acts", "domain"},
     "lm": {"adapter"},
     "data": {"domain"},
     "tracker": {"directory", "config", "group", "name"},
 }
 TALKS = ["algo=sft", "data=faq"]  # what a model that generates is built with
+SPEAKING = [f"policy={name}" for name in fitting("policy", SpeakingPolicy)] + ["warm_start=sft"]  # what goes with a policy that acts in words
 NEEDED = {  # what an option cannot do without
     "lm=local": ["lm.path=somewhere"],
     **{f"lm={name}": TALKS for name in fitting("lm", LanguageModel)},
     **dict.fromkeys(("adapter=full", "experiment=finetune", "experiment=chat", "experiment=export"), TALKS),
     "experiment=generate": [*TALKS, "experiment.prompts=somewhere"],
     "algo=sft": ["data=faq"],
+    **dict.fromkeys(SPEAKING, ["algo=grpo"]),
     **{f"data={name}": ["algo=sft"] for name in options("data") if name != "none"},
     "data=file": ["algo=sft", "data.path=somewhere"],
 }
@@ -77,7 +80,7 @@ def test_every_choice_builds_and_loads_nothing_heavy(choice: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("lm", fitting("lm", LineEncoder))
-@pytest.mark.parametrize("algo", fitting("algo", Algorithm))
+@pytest.mark.parametrize("algo", fitting("algo", StableBaselines))
 def test_algorithms_and_readers_go_together(algo: str, lm: str, tmp_path: Path) -> None:
     _, run = built(tmp_path, f"algo={algo}", f"lm={lm}", *NEEDED.get(f"lm={lm}", []))
     assert run.identity["algo"] == algo and run.identity["lm"] == lm
@@ -92,9 +95,11 @@ def test_data_may_be_named_by_its_file(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["algo=sft"], "data: must be given: data=FILE"),
-        (["algo=sft", "experiment=train"], "algo: Train cannot use SFT, which is no Algorithm; choose one of: a2c, dqn, ppo, trpo"),
+        (["algo=sft", "experiment=train"], "algo: Train cannot use SFT, which is no Algorithm; choose one of: a2c, dqn, grpo, ppo, ppo_text, reinforce, trpo"),
         (["experiment=finetune", "data=faq", "lm=tiny"], "algo: Finetune cannot use PPO, which is no Tuning; choose one of: sft"),
         (["algo=sft", "data=faq", "lm=minilm"], "lm: Finetune cannot use PretrainedEncoder, which is no LanguageModel; choose one of: "),
+        (["algo=grpo", "policy=head", "lm=tfidf", "adapter=frozen"], "policy: Train cannot use HeadPolicy, which is no SpeakingPolicy"),
+        (["algo=grpo", "lm=tfidf", "adapter=frozen"], "lm: TfidfEncoder does not go with GenerativePolicy, which takes LanguageModel"),
         (["lm=tiny"], "lm: CausalLM does not go with HeadPolicy, which takes LineEncoder"),
         (["adapter=full"], "adapter: Full does not go with PretrainedEncoder, which takes Lora"),
     ],

@@ -1,0 +1,95 @@
+"""Group-relative policy optimisation and its kin: `algo=grpo algo.loss=grpo|dr_grpo|dapo|gspo|cispo`.
+
+A group is one situation played `group_size` times to the end, from the same seed and so with the same chances to come. What an
+episode earned beyond its group's mean is the advantage of all its turns: reward comes from the world alone, and the baseline
+depends on nothing that was done, so the gradient is that of the expected return.
+
+It is tempting to compare turn by turn instead, each turn's reward with the mean reward of the group's turns of the same number.
+Where the policy has a say in when an episode ends, that is biased: the means of turns to come are only taken away from those who go
+on, which pays every decision to go on a hidden bonus of minus what such turns earn (verl#7244). Credit turn by turn needs a
+critic (`algo=ppo_text`) or a baseline that is the same for all (`algo=reinforce algo.advantage=reinforce_plus_plus`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from framework import losses
+from framework.advantages import group_relative
+from framework.algorithms.policy_gradient import PolicyGradient
+from framework.algorithms.turns import Batch, play
+from framework.config import Count, NonNegative
+from framework.interfaces import Learning, Policy, SpeakingPolicy, World
+
+_CLIPS = {"grpo": (0.2, 0.2), "dr_grpo": (0.2, 0.2), "dapo": (0.2, 0.28), "gspo": (3e-4, 4e-4), "cispo": (1.0, 4.0)}
+"""How far a ratio may move before it counts no further, below and above 1, as each loss's authors have it."""
+
+
+@dataclass(kw_only=True)
+class GRPO(PolicyGradient):
+    """Advantages within groups of one situation; a loss per token, tokens weighted as `framework.losses` says; turns are its sequences.
+
+    Attributes:
+        n_groups: situations a batch.
+        group_size: episodes of each.
+        batch_size: turns an update, at the most.
+        n_epochs: how often each turn is learnt from.
+        loss: grpo (Shao et al., 2024), dr_grpo (Liu et al., 2025), dapo (Yu et al., 2025; its clipping and weighting), gspo (Zheng et
+            al., 2025) or cispo (MiniMax-M1, 2025).
+        clip_low: how far a ratio may fall below 1; null: as the loss's authors have it.
+        clip_high: how far it may rise above.
+    """
+
+    n_groups: Count
+    group_size: Annotated[int, Field(ge=2)]
+    batch_size: Count
+    n_epochs: Count
+    loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
+    clip_low: NonNegative | None
+    clip_high: NonNegative | None
+
+    def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
+        """See `Algorithm`."""
+        assert isinstance(policy, SpeakingPolicy)
+        self.begin(policy, run)
+        worlds = [make_world() for _ in range(self.n_groups * self.group_size)]
+        groups = torch.arange(self.n_groups, device=run.device).repeat_interleave(self.group_size)
+        while self.goes_on(run):
+            batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_groups, self.group_size)), run.device)
+            reference = self.reference(policy, batch)
+            advantages = group_relative(batch.totals, groups, scale=self.loss != "dr_grpo")[batch.episodes]
+            for said, draws in batch.minibatches(self.batch_size, self.n_epochs):
+                weights = self.weights(batch.turns[draws], batch)
+                for part in policy.score(said):
+                    at = draws[part.draws]
+                    terms = self.terms(part.logprobs, batch.logprobs[at], advantages[batch.turns[at]], batch.turns[at])
+                    if self.kl_coef:
+                        terms = terms + self._counters["kl_coef"] * losses.k3(part.logprobs, reference[at])
+                    loss = weights[part.draws] @ terms
+                    loss.backward()
+                    self.watch(part, batch.logprobs[at], loss)
+                self.update()
+            self.account(batch, batch.flat(self.group_size))
+
+    def terms(self, logprobs: Tensor, old: Tensor, advantages: Tensor, turns: Tensor) -> Tensor:
+        """What each draw should become, `[N]` from `[N]` each."""
+        low, high = (default if given is None else given for given, default in zip((self.clip_low, self.clip_high), _CLIPS[self.loss], strict=True))
+        if self.loss == "gspo":
+            return losses.gspo(logprobs, old, advantages, turns, low, high)
+        if self.loss == "cispo":
+            return losses.cispo(logprobs, old, advantages, 1 + high)
+        return losses.ppo(logprobs, old, advantages, low, high)
+
+    def weights(self, turns: Tensor, batch: Batch) -> Tensor:
+        """What each draw counts, `[N]`."""
+        if self.loss in ("grpo", "gspo"):
+            return losses.mean_of_sequences(turns)
+        if self.loss == "dr_grpo":
+            return losses.mean_of_budgets(turns, int(torch.bincount(batch.turns).max()))
+        return losses.mean_of_tokens(turns)

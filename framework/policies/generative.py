@@ -1,0 +1,97 @@
+"""A language model that writes what it wants to do: `policy=generative`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from framework.config import Count, Positive
+from framework.free_text import load_phrasebook
+from framework.interfaces import Domain, LanguageModel, SpeakingPolicy
+from framework.lm.critic import Critic
+from framework.types import Bools, Completion, Conversation, Ints, Message, Observations, Sampling, Scores, Tokens, Utterance
+
+
+class GenerativePolicy(SpeakingPolicy):
+    """Replies to an observation, as to a user's message, and does what the reply is understood to mean.
+
+    A reply in which the phrasebook finds no act, or one that is forbidden now, is the act -1: the turn is lost and costs `format`.
+
+    Args:
+        lm: writes.
+        domain: its phrasebook understands.
+        max_tokens: of a reply.
+        temperature: at which replies are drawn, and their log-probabilities taken, while it learns; the best act is written at 0.
+        critic_width: of the critic's layer.
+
+    Raises:
+        ValueError: the world has no phrasebook.
+    """
+
+    critic: Critic
+
+    def __init__(self, lm: LanguageModel, domain: Domain, max_tokens: Count, temperature: Positive, critic_width: Count) -> None:
+        if domain.phrases is None:
+            raise ValueError(f"{domain.name}/{domain.environment} has no phrasebook, so nothing said in it is understood; use policy=likelihood or policy=head")
+        self.lm, self.book, self.critic_width = lm, load_phrasebook(domain.phrases, tuple(domain.acts)), critic_width
+        self.sampling = Sampling(max_tokens, temperature)
+
+    def prepare(self, observations: Sequence[str], device: torch.device) -> None:
+        """Loads the language model and makes a fresh critic."""
+        self.lm.place(device)
+        self.critic = Critic(self.lm.width, self.critic_width).to(device)
+
+    def act(self, observations: Observations, deterministic: bool = False) -> Ints:
+        """See `Policy`; -1 where nothing allowed is understood."""
+        if not deterministic:
+            return np.array([utterance.act for utterance in self.say(observations)])
+        replies = self.lm.generate(self._prompts(observations.texts), replace(self.sampling, temperature=0.0), seed=0)
+        return np.array([self._meant(reply.text, mask) for (reply,), mask in zip(replies, observations.masks, strict=True)])
+
+    def say(self, observations: Observations) -> Sequence[Utterance]:
+        """See `SpeakingPolicy`."""
+        prompts = self._prompts(observations.texts)
+        rows = zip(observations.texts, observations.masks, prompts, self.lm.generate(prompts, self.sampling), strict=True)
+        return [self._utterance(text, mask, prompt, reply) for text, mask, prompt, (reply,) in rows]
+
+    def score(self, utterances: Sequence[Utterance]) -> Iterator[Scores]:
+        """See `SpeakingPolicy`."""
+        return self.lm.score([utterance.tokens for utterance in utterances], self.sampling.temperature)
+
+    def states(self, texts: Sequence[str]) -> Tensor:
+        """See `SpeakingPolicy`."""
+        return self.lm.states(self._prompts(texts))
+
+    def lesson(self, text: str, act: int) -> Tokens:
+        """See `SpeakingPolicy`; gives no reasons, since a turn is paid for what is done."""
+        said = self.book.express(act, None, np.random.default_rng(int(torch.randint(2**31, ()))))
+        return self.lm.encode(Conversation((Message("user", text), Message("assistant", said))))
+
+    def save(self, directory: Path, working: bool = False) -> None:
+        """Writes the language model, in Hugging Face layout, and the critic."""
+        self.lm.save(directory)
+        self.critic.save(directory)
+
+    def load(self, directory: Path, device: torch.device) -> None:
+        """Restores what `save` wrote."""
+        if not hasattr(self, "critic"):
+            self.prepare((), device)
+        self.lm.load(directory)
+        self.critic.load(directory, device)
+
+    def _prompts(self, texts: Sequence[str]) -> list[Ints]:
+        known = {text: self.lm.prompt([Message("user", text)]) for text in dict.fromkeys(texts)}  # the members of a group are asked the same
+        return [known[text] for text in texts]
+
+    def _utterance(self, text: str, mask: Bools, prompt: Ints, reply: Completion) -> Utterance:
+        tokens = Tokens(np.concatenate([prompt, reply.ids]), np.repeat([0.0, 1.0], [len(prompt), len(reply.ids)]))
+        return Utterance(text, mask, self._meant(reply.text, mask), reply.text, tokens, reply.logprobs, reply.finish_reason)
+
+    def _meant(self, reply: str, mask: Bools) -> int:
+        act = self.book.understand(reply)
+        return act if act is not None and mask[act] else -1

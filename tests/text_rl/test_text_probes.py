@@ -1,0 +1,41 @@
+"""Each algorithm learns what can be learned in words: which act pays, and which first act makes a later one pay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from speakers import OneTurn, TwoTurns, algorithm, earned, learn, speaker
+
+ALGORITHMS = [
+    ("grpo", {"loss": "dr_grpo"}),
+    ("reinforce", {"advantage": "rloo"}),
+    ("reinforce", {"advantage": "reinforce_plus_plus"}),
+    ("ppo_text", {"vf_coef": 0.5}),
+]
+
+
+def named(value: Any) -> str:
+    return value if isinstance(value, str) else "-".join(map(str, value.values()))
+
+
+def test_words_alone_earn_what_chance_earns(taught: Path) -> None:
+    assert 0.1 < earned(speaker(taught), OneTurn, 128) < 0.6
+    assert earned(speaker(taught, TwoTurns), TwoTurns, 128) < 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["grpo", "dapo", "gspo", "cispo"])
+def test_what_pays_is_said(loss: str, taught: Path) -> None:
+    policy = speaker(taught)
+    learn(policy, OneTurn, algorithm("grpo", loss=loss))
+    assert earned(policy, OneTurn) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "changed"), ALGORITHMS, ids=named)
+def test_a_first_act_is_paid_for_what_it_makes_possible(name: str, changed: dict[str, Any], taught: Path) -> None:
+    policy = speaker(taught, TwoTurns)
+    learn(policy, TwoTurns, algorithm(name, total_steps=2_000, **changed))
+    assert earned(policy, TwoTurns) >= 0.9

@@ -1,0 +1,238 @@
+"""Policy gradients in words, number by number: against plain autograd, by hand, and resumed against uninterrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from speakers import ACTS, CPU, OneTurn, TwoTurns, algorithm, fresh, learn, speaker
+from torch import Tensor
+
+from framework.algorithms.diagnosis import Diagnosis
+from framework.algorithms.policy_gradient import PolicyGradient, Reference
+from framework.algorithms.ppo_text import TextPPO
+from framework.algorithms.turns import Batch, Played, Turn, play
+from framework.errors import TrainingError
+from framework.interfaces import SpeakingPolicy
+from framework.lm.adapters import Full, Lora
+from framework.policies.generative import GenerativePolicy
+from framework.types import Observations, Tokens, Utterance
+
+
+def plain(policy: GenerativePolicy, said: Utterance, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities of what was said, by a plain forward pass, `[T]`."""
+    ids, n = torch.from_numpy(said.tokens.ids), len(said.logprobs)
+    logits = policy.lm.model(ids[None]).logits[0, -n - 1 : -1]  # type: ignore[attr-defined]
+    return (logits / temperature).log_softmax(-1).gather(-1, ids[-n:, None])[:, 0]
+
+
+def batch(policy: SpeakingPolicy, world: type[OneTurn] = TwoTurns, episodes: int = 8) -> Batch:
+    return Batch.of(play(policy, [world() for _ in range(episodes)], list(range(episodes))), CPU)
+
+
+def scored(policy: SpeakingPolicy, said: list[Utterance]) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of all draws and states of all prompts, in order."""
+    parts = list(policy.score(said))
+    order, rows = torch.cat([part.draws for part in parts]).argsort(), torch.cat([part.examples for part in parts]).argsort()
+    return torch.cat([part.logprobs for part in parts])[order], torch.cat([part.states for part in parts])[rows]
+
+
+@pytest.mark.parametrize("adapter", [Full(), Lora()], ids=["full", "lora"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_what_was_kept_when_sampling_is_what_is_computed_again(adapter: Full | Lora, temperature: float, micro: Path) -> None:
+    policy = fresh(micro, adapter=adapter, temperature=temperature)
+    played = batch(policy)
+    logprobs, states = scored(policy, list(played.said))
+    torch.testing.assert_close(logprobs, played.logprobs, rtol=0, atol=2e-5)
+    torch.testing.assert_close(logprobs, torch.cat([plain(policy, said, temperature) for said in played.said]), rtol=0, atol=2e-5)
+    torch.testing.assert_close(states, policy.states([said.observation for said in played.said]), rtol=0, atol=2e-5)
+
+
+def first_gradient(policy: GenerativePolicy, algo: PolicyGradient, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Tensor], Batch]:
+    """What the first batch would have changed, and that batch."""
+    seen: list[Batch] = []
+    monkeypatch.setattr(type(algo), "update", lambda self: None)
+    monkeypatch.setattr(type(algo), "account", lambda self, played, metrics: seen.append(played))
+    monkeypatch.setattr(type(algo), "goes_on", lambda self, run: not seen)
+    learn(policy, TwoTurns, algo)
+    return [parameter.grad.clone() for parameter in policy.lm.parameters() if parameter.grad is not None], seen[0]
+
+
+def by_hand(loss: str, played: Batch) -> Callable[[int, int], float]:
+    """The weight of the log-probabilities of a turn: its advantage, times what each of its tokens counts."""
+    totals = np.array([episode.total for episode in played.played]).reshape(-1, 4)
+    centred = totals - totals.mean(1, keepdims=True)
+    advantages = (centred if loss in ("dr_grpo",) else centred / (totals.std(1, ddof=1, keepdims=True) + 1e-4)).reshape(-1)
+    lengths = [len(said.logprobs) for said in played.said]
+    counts = {"grpo": lambda n: len(lengths) * n, "gspo": lambda n: len(lengths) * n, "dr_grpo": lambda n: len(lengths) * max(lengths)}
+    return lambda turn, n: float(advantages[played.episodes[turn]]) / counts.get(loss, lambda n: sum(lengths))(n)
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
+def test_a_step_of_grpo_is_the_plain_policy_gradient(loss: str, taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = speaker(taught, TwoTurns)
+    found, played = first_gradient(policy, algorithm("grpo", loss=loss, n_groups=2, group_size=4), monkeypatch)
+    policy.lm.model.zero_grad()  # type: ignore[attr-defined]
+    weight = by_hand(loss, played)
+    for turn, said in enumerate(played.said):
+        (-weight(turn, len(said.logprobs)) * plain(policy, said).sum()).backward()
+    assert max(float(gradient.abs().max()) for gradient in found) > 1e-4
+    for gradient, parameter in zip(found, policy.lm.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_minibatches_and_passes_change_no_gradient(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = []
+    for pass_tokens in (8_192, 16):
+        policy = speaker(taught, TwoTurns)
+        policy.lm.pass_tokens = pass_tokens  # type: ignore[attr-defined]
+        gradients.append(first_gradient(policy, algorithm("grpo", loss="gspo", n_groups=2, group_size=4), monkeypatch)[0])
+    for whole, parted in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, parted, rtol=1e-3, atol=1e-6)
+
+
+def episodes(*rewards: list[float]) -> Batch:
+    nothing = Utterance("", np.ones(3, bool), 0, "", Tokens(np.zeros(1, np.int64), np.zeros(1)), np.zeros(2), "stop")
+    return Batch.of([Played([Turn(nothing, reward) for reward in row], terminated=True) for row in rewards], CPU)
+
+
+def test_gae_runs_over_turns() -> None:
+    algo = algorithm("ppo_text", gamma=0.9, gae_lambda=0.5)
+    assert isinstance(algo, TextPPO)
+    played = episodes([1.0, 2.0], [3.0], [0.0, 0.0, 1.0])
+    values = torch.tensor([0.5, 1.0, 2.0, 0.1, 0.2, 0.3])
+    second = 2 - 1.0
+    last = 1 - 0.3
+    middle = 0 + 0.9 * 0.3 - 0.2 + 0.45 * last
+    expected = [1 + 0.9 * 1.0 - 0.5 + 0.45 * second, second, 3 - 2.0, 0 + 0.9 * 0.2 - 0.1 + 0.45 * middle, middle, last]
+    torch.testing.assert_close(algo.advantages(played, played.rewards, values), torch.tensor(expected))
+
+
+def test_returns_are_scaled_by_the_deviation_of_all_so_far() -> None:
+    algo = algorithm("ppo_text")
+    assert isinstance(algo, TextPPO)
+    assert algo.deviation(episodes([2.0], [2.0])) == 1.0
+    assert algo.deviation(episodes([1.0, 4.0], [0.0])) == pytest.approx(np.std([2, 2, 5, 0]))
+
+
+def test_rloo_credits_episodes_and_reinforce_plus_plus_what_came_after() -> None:
+    played, groups = episodes([1.0, 2.0], [0.0], [4.0], [1.0, 1.0, 0.0]), torch.tensor([0, 0, 1, 1])
+    rloo, after = (algorithm("reinforce", advantage=name) for name in ("rloo", "reinforce_plus_plus"))
+    assert rloo.advantages(played, played.rewards, groups).tolist() == [3, 3, -3, 2, -2, -2, -2]  # type: ignore[attr-defined]
+    to_come = np.array([3, 2, 0, 4, 2, 1, 0.0])
+    found = after.advantages(played, played.rewards, groups)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(found, (to_come - to_come.mean()) / to_come.std(ddof=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("adapter", [Full(), Lora()], ids=["full", "lora"])
+def test_the_reference_is_the_model_as_it_began(adapter: Full | Lora, micro: Path) -> None:
+    policy = fresh(micro, adapter=adapter)
+    played = batch(policy)
+    reference = Reference(policy.lm.parameters())
+    torch.testing.assert_close(reference.logprobs(policy, played.said), played.logprobs, rtol=0, atol=2e-5)  # a KL of zero
+    with torch.no_grad():
+        for parameter in policy.lm.parameters():
+            parameter.add_(0.1)
+    moved = scored(policy, list(played.said))[0]
+    assert float((moved - played.logprobs).detach().abs().max()) > 0.01
+    torch.testing.assert_close(reference.logprobs(policy, played.said), played.logprobs, rtol=0, atol=2e-5)
+    torch.testing.assert_close(scored(policy, list(played.said))[0], moved)
+    if isinstance(adapter, Lora):
+        with policy.lm.model.disable_adapter():  # type: ignore[attr-defined]
+            torch.testing.assert_close(scored(policy, list(played.said))[0], played.logprobs, rtol=0, atol=2e-5)
+
+
+def test_the_price_of_leaving_the_reference_moves_towards_its_target(taught: Path) -> None:
+    prices: list[float] = []
+    algo = algorithm("reinforce", kl_coef=0.1, kl_target=0.5, total_steps=200)
+    learn(speaker(taught), OneTurn, algo, lambda steps, metrics: prices.append(metrics.get("train/kl_coef", 0.1)) is None)
+    assert algo._counters["kl_coef"] == pytest.approx(0.1 * 0.98 ** (1 + len(prices) - 1), rel=0.05)  # far below the target it falls by 2 % a batch
+
+
+def test_the_critic_alone_learns_while_it_warms_up(taught: Path) -> None:
+    policy = speaker(taught, TwoTurns)
+    before = [parameter.clone() for parameter in policy.lm.parameters()]
+    learn(policy, TwoTurns, algorithm("ppo_text", critic_warmup=1.0, total_steps=600))
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.lm.parameters(), strict=True))
+    assert policy.critic(policy.states(["go"])).item() != 0
+
+
+def test_members_of_a_group_meet_the_same_and_gibberish_is_a_lost_turn(micro: Path) -> None:
+    policy = fresh(micro)
+    played = play(policy, [TwoTurns() for _ in range(4)], [7] * 4)
+    assert len({episode.turns[0].said.observation for episode in played}) == 1
+    assert all(turn.said.act == -1 for episode in played for turn in episode.turns)
+    assert all(episode.truncated and not episode.terminated and len(episode.turns) == 3 for episode in played)
+
+
+def test_an_act_that_is_forbidden_is_not_understood(taught: Path) -> None:
+    policy, nothing = speaker(taught), np.zeros((4, len(ACTS)), bool)
+    shown = Observations(["go"] * 4, nothing, np.zeros((4, 0), np.int64))
+    assert policy.act(shown).tolist() == policy.act(shown, deterministic=True).tolist() == [-1] * 4
+
+
+@pytest.mark.parametrize("name", ["grpo", "reinforce", "ppo_text"])
+def test_a_resumed_run_is_the_uninterrupted_one(name: str, taught: Path, tmp_path: Path) -> None:
+    settings = {"kl_coef": 0.05, "kl_target": 0.1, "total_steps": 200}
+    whole, halves = speaker(taught, TwoTurns), speaker(taught, TwoTurns)
+    torch.manual_seed(1)
+    told: list[Mapping[str, float]] = []
+    learn(whole, TwoTurns, algorithm(name, **settings), lambda steps, metrics: told.append(metrics) is None)
+    first = algorithm(name, **settings)
+
+    def stop(steps: int, metrics: Mapping[str, float]) -> bool:
+        if steps >= 100:
+            first.save(tmp_path)
+            halves.save(tmp_path, working=True)
+        return steps < 100
+
+    torch.manual_seed(1)
+    learn(halves, TwoTurns, first, stop)
+    again = speaker(taught, TwoTurns)
+    again.load(tmp_path, CPU)
+    torch.manual_seed(2)
+    learn(again, TwoTurns, algorithm(name, **settings), resume=tmp_path)
+    assert len(told) > 2
+    assert all(torch.equal(a, b) for a, b in zip(whole.lm.parameters(), again.lm.parameters(), strict=True))
+    whole.save(tmp_path)
+    critic = load_file(tmp_path / "critic.safetensors")
+    assert all(torch.equal(value, critic[name]) for name, value in again.critic.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"rollout/flat": 1.0, "rollout/group": 8.0, "rollout/return": 0.0}, "all 8 episodes of every group earned the same (0 on average)"),
+        ({"rollout/flat": 0.9}, "in 90% of the groups"),
+        ({"rollout/not_understood": 0.6}, "60% of the replies are no act that is allowed; begin with warm_start=sft"),
+        ({"rollout/cut_off": 0.3}, "raise policy.max_tokens"),
+        ({"train/entropy": 0.01}, "entropy fell from 1 nats a draw to 0.01"),
+        ({"train/kl": 50.0}, "raise algo.kl_coef"),
+        ({"train/sampling_gap": 0.5}, "use lm.dtype=float32"),
+        ({"train/explained_variance": -20.0}, "raise algo.vf_coef"),
+    ],
+)
+def test_what_is_wrong_is_said_once_with_what_to_try(metrics: dict[str, float], told: str) -> None:
+    diagnosis = Diagnosis()
+    assert not diagnosis.look({"train/entropy": 1.0})
+    (warning,) = diagnosis.look(metrics)
+    assert told in warning
+    assert not Diagnosis(diagnosis.state).look(metrics)
+
+
+def test_a_run_that_never_had_anything_to_learn_from_is_ended() -> None:
+    flat: dict[str, Any] = {"rollout/flat": 1.0, "rollout/group": 8.0, "rollout/return": 0.0}
+    solved = Diagnosis()
+    solved.look({"rollout/flat": 0.5})
+    for _ in range(50):
+        solved.look(flat)
+    hopeless = Diagnosis()
+    for _ in range(19):
+        hopeless.look(flat)
+    with pytest.raises(TrainingError, match="in each of the first 20 batches all 8 episodes of every group earned the same"):
+        hopeless.look(flat)
