@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from framework.interfaces import Domain, Learning, Oracle, Progress, SpeakingPol
 from framework.lm.adapters import Full, Lora
 from framework.lm.causal import CausalLM
 from framework.policies.generative import GenerativePolicy
+from framework.policies.likelihood import LikelihoodPolicy
 from framework.types import Conversation, Message, Transition
 
 ACTS = ("left", "right", "stay")
@@ -109,6 +110,14 @@ def speaker(taught: Path, world: type[OneTurn] = OneTurn) -> GenerativePolicy:
     """One that knows the words already."""
     policy = fresh(taught, world)
     policy.load(taught, CPU)
+    return policy
+
+
+def picker(micro: Path, world: type[OneTurn] = OneTurn, normalize: Literal["none", "tokens", "words"] = "tokens") -> LikelihoodPolicy:
+    """One that picks among the names of acts."""
+    torch.manual_seed(0)
+    policy = LikelihoodPolicy(CausalLM(str(micro), adapter=Full()), Probe(world), normalize, temperature=1.0, critic_width=32)
+    policy.prepare((), CPU)
     return policy
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from speakers import OneTurn, TwoTurns, algorithm, earned, learn, speaker
+from speakers import OneTurn, TwoTurns, algorithm, earned, learn, picker, speaker
 
 ALGORITHMS = [
     ("grpo", {"loss": "dr_grpo"}),
@@ -38,4 +38,11 @@ def test_what_pays_is_said(loss: str, taught: Path) -> None:
 def test_a_first_act_is_paid_for_what_it_makes_possible(name: str, changed: dict[str, Any], taught: Path) -> None:
     policy = speaker(taught, TwoTurns)
     learn(policy, TwoTurns, algorithm(name, total_steps=2_000, **changed))
+    assert earned(policy, TwoTurns) >= 0.9
+
+
+@pytest.mark.slow
+def test_names_are_scored_until_the_right_one_is_picked(micro: Path) -> None:
+    policy = picker(micro, TwoTurns)
+    learn(policy, TwoTurns, algorithm("grpo", total_steps=1_500))
     assert earned(policy, TwoTurns) >= 0.9
