@@ -16,7 +16,7 @@ from framework.errors import ConfigError, DataError
 from framework.interfaces import LanguageModel
 from framework.lm.adapters import Full, Lora
 from framework.lm.generate import generate, stream
-from framework.lm.layout import Tree, hidden_states, pack, trees
+from framework.lm.layout import Tree, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
 from framework.lm.precision import bfloat16_if_fast, computing
 from framework.types import Completion, Conversation, Ints, Message, Reading, Sampling, Scores, Tokens
@@ -50,7 +50,7 @@ class CausalLM(LanguageModel):
         """See `LanguageModel`.
 
         Raises:
-            ConfigError: nothing usable at `path`.
+            ConfigError: nothing usable at `path`, or a model that is to learn but cannot be laid out in packed rows.
         """
         from transformers import AutoTokenizer
 
@@ -61,6 +61,8 @@ class CausalLM(LanguageModel):
         self.tokenizer.chat_template = self.tokenizer.chat_template or PLAIN_TEMPLATE
         self.context = int(min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings))
         self.width = self._head.in_features
+        if self.adapter is not None:
+            verify(self.model)
 
     def encode(self, conversation: Conversation) -> Tokens:
         """See `LanguageModel`.
