@@ -26,7 +26,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-_CHOICES = ("algo", "lm", "adapter", "warm_start")
+_CHOICES = ("algo", "lm", "adapter", "warm_start", "reward")
 _NO_PART_OF_A_RESULT = ("seed", "device", "threads", "checkpoint", "resume", "tracker", "experiment")
 _SCORES = {"score": "score (test)", "score_known": "known wordings", "score_shift": "shifted world"}
 _REFERENCES = {"random": ("#888888", ":"), "best_constant": ("#888888", "--"), "heuristic": ("#b8860b", "--"), "optimum": ("#1b7837", "-")}
@@ -131,7 +131,7 @@ def _read(path: Path) -> Finished:
     return Finished(
         path.parent,
         f"{summary['domain']}/{summary['environment']}",
-        {group: str(summary[group]) for group in _CHOICES},
+        {group: str(summary.get(group, "gold") if group == "reward" else summary[group]) for group in _CHOICES},
         int(summary["seed"]),
         {key: value for key, value in settings.items() if key.split(".")[0] not in _NO_PART_OF_A_RESULT},
         estimates,
@@ -191,8 +191,9 @@ def _groups(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
 
 def _policy(run: Finished, varied: Sequence[str]) -> str:
     """What was trained: the choices, and the settings in which runs of the same choices differ."""
-    algo, lm, adapter, warm_start = run.choices.values()
+    algo, lm, adapter, warm_start, reward = run.choices.values()
     parts = [algo, f"lm={lm}" if adapter == "none" else f"lm={lm} ({adapter})", "no warm start" if warm_start == "none" else warm_start]
+    parts += [f"reward={reward}"] if reward != "gold" else []
     return ", ".join([*parts, *(f"{key}={run.settings[key]}" for key in varied if key in run.settings)])
 
 

@@ -8,18 +8,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from framework.checkpoint import open_checkpoint, save_checkpoint
-from framework.config import Count
+from framework.config import Count, Fraction
 from framework.errors import CheckpointError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
-from framework.interfaces import Algorithm, Learning, Tuning
+from framework.interfaces import Algorithm, Learning, RewardModel, Tuning, World
 from framework.plots import learning_curve
 from framework.progress import progress
 from framework.report import write_report
+from framework.rewarded import RewardedWorld
+from framework.rewards.gold import Gold
+from framework.rewards.guard import Guard
 from framework.rollout import observations
 from framework.summary import judge, print_summary, stories_table
 from framework.types import Estimate
+
+_EPISODES = 100  # over which returns are averaged while learning, as Stable-Baselines3 has it
 
 
 class Train(Experiment):
@@ -30,19 +37,22 @@ class Train(Experiment):
         curve_points: evaluations while learning; at each a checkpoint is kept that the run can be resumed from.
         curve_episodes: of each of them.
         explore_episodes: random episodes on which the policy's statistics are fitted.
+        most_abstained: share of turns for which a reward may fail before the run stops (`framework.rewards.guard`).
     """
 
-    def __init__(self, episodes: Count, curve_points: Count, curve_episodes: Count, explore_episodes: Count) -> None:
+    def __init__(self, episodes: Count, curve_points: Count, curve_episodes: Count, explore_episodes: Count, most_abstained: Fraction) -> None:
         self.episodes, self.curve_points, self.curve_episodes, self.explore_episodes = episodes, curve_points, curve_episodes, explore_episodes
+        self.most_abstained = most_abstained
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
         policy = {"policy": algorithm.improves} if isinstance(algorithm, Algorithm) else {}
-        return {**POLICY_PARTS, **policy, "algo": Algorithm}
+        return {**POLICY_PARTS, **policy, "algo": Algorithm, "reward": RewardModel}
 
     def run(self, run: Run) -> bool:
         """See `Experiment`."""
         resumed, directory = run.settings.resume, None
+        reward = self._reward(run)
         if resumed:
             directory, record = open_checkpoint(Path(resumed))
             if record["finished"]:
@@ -51,11 +61,11 @@ class Train(Experiment):
             record["wall_s"] -= time.monotonic()  # becomes a duration again when the clock is added
             run.policy.load(directory, run.device)
         else:
-            record = {"curve": [], "best": None, "wall_s": -time.monotonic(), "env_steps": 0}
+            record = {"curve": [], "best": None, "wall_s": -time.monotonic(), "env_steps": 0, "gold_returns": []}
             run.policy.prepare(list(observations(run.domain.make("train"), self.explore_episodes)), run.device)
             record["before"] = asdict(evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns)
             self._warm_start(run)
-        self._learn(run, record, directory)
+        self._learn(run, record, directory, reward)
         run.policy.load(open_checkpoint(run.directory / "best")[0], run.device)
         self._keep(run, record, finished=True)
         summary, evaluations = judge(run, self.episodes)
@@ -76,15 +86,31 @@ class Train(Experiment):
         with progress("warm start", run.warm_start.steps(run.policy)) as tell:
             run.warm_start.fit(run.policy, demonstrations, tell)  # type: ignore[arg-type]
 
-    def _learn(self, run: Run, record: dict[str, Any], directory: Path | None) -> None:
+    def _reward(self, run: Run) -> Guard | None:
+        """What is to be learnt from, ready and under guard; None: the world's own reward, which needs neither."""
+        if isinstance(run.reward, Gold):
+            return None
+        reward = Guard(run.reward, self.most_abstained)
+        reward.prepare(list(observations(run.domain.make("train"), self.explore_episodes)))
+        return reward
+
+    def _learn(self, run: Run, record: dict[str, Any], directory: Path | None, reward: Guard | None) -> None:
         """Lets the algorithm learn; between its rollouts looks on, keeps checkpoints, and stops if asked to."""
         total = run.algorithm.total_steps
         every = max(1, total // self.curve_points)
+
+        def make_world() -> World:
+            world = run.domain.make("train")
+            return world if reward is None else RewardedWorld(world, reward, record["gold_returns"])
+
         with progress(f"train {total:,} steps", total, record["env_steps"]) as tell, Stop() as stop:
 
             def between_rollouts(env_steps: int, metrics: Mapping[str, float]) -> bool:
                 record["env_steps"] = env_steps
-                tell(env_steps, f"return {metrics['rollout/return']:.2f}" if "rollout/return" in metrics else "")
+                if reward is not None:
+                    metrics = _beside_gold(metrics, reward, record["gold_returns"])
+                earned = metrics.get("rollout/return" if reward is None else "rollout/gold_return")
+                tell(env_steps, "" if earned is None else f"return {earned:.2f}")
                 run.tracker.log(metrics, env_steps)
                 if env_steps >= len(record["curve"]) * every:
                     self._point(run, record)
@@ -93,7 +119,7 @@ class Train(Experiment):
                     self._keep(run, record, finished=False)
                 return stop.signal is None
 
-            run.algorithm.learn(run.policy, lambda: run.domain.make("train"), Learning(between_rollouts, run.settings.seed, run.device, directory))
+            run.algorithm.learn(run.policy, make_world, Learning(between_rollouts, run.settings.seed, run.device, directory))
         if stop.signal is not None:
             raise Interrupted(stop.exit_code, f"python run.py resume={run.directory}")
         record["env_steps"] = total
@@ -121,3 +147,11 @@ class Train(Experiment):
 
         so_far = {**record, "wall_s": round(record["wall_s"] + time.monotonic(), 1), "finished": finished}
         save_checkpoint(run.directory / "checkpoint", write, {**so_far, "choices": run.choices, "config": run.config, **run.identity})
+
+
+def _beside_gold(metrics: Mapping[str, float], reward: Guard, gold_returns: list[float]) -> dict[str, float]:
+    """Under another reward its return is `rollout/reward`; the domain's own return of the last episodes stands beside it, and what the reward tells."""
+    del gold_returns[:-_EPISODES]
+    renamed = {"rollout/reward" if name == "rollout/return" else name: value for name, value in metrics.items()}
+    gold = {"rollout/gold_return": float(np.mean(gold_returns))} if gold_returns else {}
+    return renamed | gold | {f"reward/{name}": value for name, value in reward.metrics().items()}

@@ -80,6 +80,8 @@ def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
         if "_target_" not in config.data:
             raise ConfigError("data", f"must be given: data=FILE, or a ready-made source ({', '.join(fitting('data', needs['data']))})")
         put("data", build(config.data, "data", **({"domain": domain} if _takes(config.data, "domain") else {})))
+    if "reward" in needs:
+        put("reward", build(config.reward, "reward"))
     if {"lm", "policy"} & needs.keys():
         adapter = {"adapter": build(config.adapter, "adapter")} if "_target_" in config.adapter else {}
         put("lm", build(config.lm, "lm", **adapter))
@@ -99,5 +101,6 @@ def _takes(node: Mapping[str, Any], name: str) -> bool:
 
 def _names(parts: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, str]:
     """What was chosen in the groups that have to do with a run's parts."""
-    groups = [group for group in ("algo", "policy", "lm", "adapter", "warm_start") if group in parts or (group == "adapter" and "lm" in parts)]
+    of = {"adapter": "lm", "algo": "policy", "reward": "policy"}  # what changed a part or made it, though the run may have no more use for it
+    groups = [group for group in ("algo", "policy", "lm", "adapter", "warm_start", "reward") if group in parts or of.get(group) in parts]
     return {**({"data": parts["data"].name} if "data" in parts else {}), **{group: str(chosen.get(group) or "none") for group in groups}}

@@ -135,7 +135,7 @@ def _policy_settings(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield f"{group}.{key}", value
 
 
-_CARRIED = ("domain", "data", "algo", "policy", "lm", "adapter", "warm_start")
+_CARRIED = ("domain", "data", "algo", "policy", "lm", "adapter", "warm_start", "reward")
 
 
 def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:

@@ -129,6 +129,8 @@ def _value(hint: Any, value: Any, place: str) -> Any:
     """`value` as the annotation wants it; records are built from mappings, nested nodes from their target."""
     if isinstance(value, Mapping) and "_target_" in value:
         return build(value, place)
+    if isinstance(value, Mapping) and any(isinstance(part, Mapping) and "_target_" in part for part in value.values()):
+        value = {name: _value(Any, part, f"{place}.{name}") for name, part in value.items()}
     if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
         return check_record(hint, value, place)
     try:

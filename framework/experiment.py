@@ -17,7 +17,7 @@ from pydantic import Field
 
 from framework.config import Count
 from framework.errors import CheckpointError, ConfigError
-from framework.interfaces import Algorithm, DataSource, Domain, LanguageModel, Policy, Tracker, Tuning, WarmStart
+from framework.interfaces import Algorithm, DataSource, Domain, LanguageModel, Policy, RewardModel, Tracker, Tuning, WarmStart
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,11 @@ class Run:
         return cast(WarmStart | None, self.parts["warm_start"])
 
     @property
+    def reward(self) -> RewardModel:
+        """What the policy is trained on."""
+        return cast(RewardModel, self.parts["reward"])
+
+    @property
     def lm(self) -> LanguageModel:
         """A model that talks."""
         return cast(LanguageModel, self.parts["lm"])
@@ -109,7 +114,8 @@ class Run:
         if "domain" not in self.parts:
             return f"{n.get('data', '')}, {n.get('algo', '')}, lm={n['lm']} ({n['adapter']}), seed {self.settings.seed}".lstrip(", ")
         i = self.identity
-        return f"{i['domain']}/{i['environment']}, {n.get('algo')}, lm={n['lm']} ({n['adapter']}), warm start: {n['warm_start']}, seed {i['seed']}"
+        paid = f", reward: {n['reward']}" if n.get("reward", "gold") != "gold" else ""
+        return f"{i['domain']}/{i['environment']}, {n.get('algo')}{paid}, lm={n['lm']} ({n['adapter']}), warm start: {n['warm_start']}, seed {i['seed']}"
 
     def check_against(self, record: Mapping[str, Any], directory: Path, whole: bool = False) -> None:
         """Compares a checkpoint's configuration with this run's where a policy depends on it.
@@ -127,7 +133,7 @@ class Run:
 
 
 _POLICY_DEPENDS_ON = ("policy", "lm", "adapter")
-_RUN_DEPENDS_ON = ("seed", "domain", "data", "algo", "warm_start", "experiment", *_POLICY_DEPENDS_ON)
+_RUN_DEPENDS_ON = ("seed", "domain", "data", "algo", "warm_start", "reward", "experiment", *_POLICY_DEPENDS_ON)
 
 
 def flat(config: Any, place: str = "") -> dict[str, Any]:

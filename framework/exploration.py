@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 
 from framework.interfaces import World
+from framework.rewarded import RewardedWorld
 
 
 class ExploringStarts(gymnasium.Wrapper[str, int, str, int]):
@@ -26,6 +27,7 @@ class ExploringStarts(gymnasium.Wrapper[str, int, str, int]):
     def __init__(self, world: World, share: float, most: int) -> None:
         super().__init__(world)
         self._world, self._share, self._most = world, share, most
+        self._beneath = world.world if isinstance(world, RewardedWorld) else world  # acts of chance earn nothing, and no reward model is asked
         self.rng = np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -36,10 +38,10 @@ class ExploringStarts(gymnasium.Wrapper[str, int, str, int]):
         if self.rng.random() >= self._share:
             return text, info
         for _ in range(int(self.rng.integers(1, self._most + 1))):
-            before = self._world.get_state()
-            moved, _, terminated, truncated, told = self._world.step(int(self.rng.choice(np.flatnonzero(info["action_mask"]))))
+            before = self._beneath.get_state()
+            moved, _, terminated, truncated, told = self._beneath.step(int(self.rng.choice(np.flatnonzero(info["action_mask"]))))
             if terminated or truncated:
-                self._world.set_state(before)
+                self._beneath.set_state(before)
             else:
                 text, info = moved, told
         return text, info

@@ -286,9 +286,20 @@ class DataSource(ABC):
 class RewardModel(ABC):
     """What a policy is trained on. Evaluation never uses it: that is always the domain's own reward."""
 
+    def prepare(self, observations: Sequence[str]) -> None:
+        """Called once before training with sampled training observations: loads weights, or refuses to teach.
+
+        Raises:
+            UserError: nothing should be learnt from this reward.
+        """
+
     @abstractmethod
     def score(self, turns: Sequence[Step]) -> Floats:
-        """A reward for each turn of an episode, `[T]`."""
+        """A reward for each turn of an episode, `[T]`; NaN where it abstains."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """What is worth logging of the scores since this was last asked, by name."""
+        return {}
 
 
 class Tracker(ABC):

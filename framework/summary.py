@@ -63,7 +63,8 @@ def _recorded(domain: Domain, evaluation: Evaluation) -> dict[str, Any]:
 def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     """The table at the end of a run, and where things are."""
     console = Console(width=110)
-    chosen = f"{summary['algo']} · lm={summary['lm']} ({summary['adapter']}) · warm start: {summary['warm_start']} · seed {summary['seed']}"
+    paid = f" · reward: {summary['reward']}" if summary.get("reward", "gold") != "gold" else ""
+    chosen = f"{summary['algo']}{paid} · lm={summary['lm']} ({summary['adapter']}) · warm start: {summary['warm_start']} · seed {summary['seed']}"
     title = f"{summary['domain']}/{summary['environment']} · {chosen}"
     table = Table(title=title, title_justify="left")
     for column in ("policy", "return [95 %]", "score [95 %]", *summary["costs"]):

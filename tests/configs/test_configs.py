@@ -44,6 +44,8 @@ NEEDED = {  # what an option cannot do without
     **dict.fromkeys(SPEAKING, ["algo=grpo"]),
     **{f"data={name}": ["algo=sft"] for name in options("data") if name != "none"},
     "data=file": ["algo=sft", "data.path=somewhere"],
+    "reward=judge": ["reward.model=somebody"],
+    "reward=graders": ["reward.grader={type: string_check, input: '{{ sample.output_text }}', reference: stop, operation: like}"],
 }
 CHOICES = [f"{folder.name}={name}" for folder in sorted(CONF.iterdir()) if folder.is_dir() for name in options(folder.name)]
 WORLDS = [f"domain={name}" for name in options("domain")]

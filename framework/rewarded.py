@@ -1,0 +1,76 @@
+"""A world that pays by a reward model in place of its own reward, and keeps account of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from framework.interfaces import RewardModel, World
+from framework.types import Bools, Grounds, Step
+
+
+class RewardedWorld(World):
+    """The same world under another reward.
+
+    A step from which the reward model abstains pays nothing.
+
+    Args:
+        world: what is played.
+        reward: what pays; asked at every step, with the observation that was shown and the name of the act.
+        gold_returns: the domain's own return of every episode that ends is added to this.
+    """
+
+    def __init__(self, world: World, reward: RewardModel, gold_returns: list[float]) -> None:
+        self.world, self.reward, self.gold_returns = world, reward, gold_returns
+        self.acts, self.max_steps = world.acts, world.max_steps
+        self.action_space, self.observation_space = world.action_space, world.observation_space
+        self.metadata, self.render_mode = world.metadata, world.render_mode
+        self.gold = 0.0  # of the episode so far
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """See `gymnasium.Env`."""
+        self.gold = 0.0
+        return self.world.reset(seed=seed, options=options)
+
+    def step(self, action: int) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """See `gymnasium.Env`."""
+        return self._paid(str(self.render()), self.acts[int(action)], self.world.step(action))
+
+    def idle(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """See `World`."""
+        return self._paid(str(self.render()), "", self.world.idle())
+
+    def render(self) -> Any:
+        """See `gymnasium.Env`."""
+        return self.world.render()
+
+    def action_mask(self) -> Bools:
+        """See `World`."""
+        return self.world.action_mask()
+
+    def information_state(self) -> tuple[int, ...]:
+        """See `World`."""
+        return self.world.information_state()
+
+    def grounds(self) -> Grounds:
+        """See `World`."""
+        return self.world.grounds()
+
+    def get_state(self) -> dict[str, Any]:
+        """See `World`."""
+        return {"world": self.world.get_state(), "gold": self.gold}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """See `World`."""
+        self.world.set_state(state["world"])
+        self.gold = float(state["gold"])
+
+    def _paid(self, shown: str, act: str, moved: tuple[Any, ...]) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        text, gold, terminated, truncated, info = moved
+        self.gold += float(gold)
+        if terminated or truncated:
+            self.gold_returns.append(self.gold)
+        reward = float(self.reward.score([Step(shown, act, info["reward_terms"], info["costs"], info["proxy"])])[0])
+        return text, 0.0 if np.isnan(reward) else reward, terminated, truncated, info

@@ -1,0 +1,102 @@
+"""Gold, proxy and composite by hand; a world under another reward keeps account of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from framework.config import build, load_domain
+from framework.errors import ConfigError
+from framework.exploration import ExploringStarts
+from framework.interfaces import RewardModel
+from framework.rewarded import RewardedWorld
+from framework.rewards.composite import Composite
+from framework.rewards.gold import Gold
+from framework.rewards.proxy import Proxy
+from framework.types import Floats, Step
+
+TURNS = [Step("a", "ask", {"turn": -1.0, "sale": 3.0}, {}, 4.0), Step("b", "stop", {}, {"format": 1.0}, -2.0), Step("c", "ask", {"turn": -1.0}, {}, 1.0)]
+
+
+class Fixed(RewardModel):
+    """The same scores, whatever happens."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores, self.asked = scores, 0
+
+    def score(self, turns: Sequence[Step]) -> Floats:
+        self.asked += len(turns)
+        return np.array(self.scores[: len(turns)])
+
+
+def test_gold_is_the_sum_of_the_terms_and_proxy_the_proxy() -> None:
+    assert Gold().score(TURNS).tolist() == [2.0, 0.0, -1.0]
+    assert Proxy().score(TURNS).tolist() == [4.0, -2.0, 1.0]
+    assert Gold().score([]).shape == Proxy().score([]).shape == (0,)
+
+
+def test_composite_by_hand() -> None:
+    reward = Composite({"gold": Gold(), "proxy": Proxy()}, {"gold": 2.0, "proxy": -0.5}, None)
+    assert reward.score(TURNS).tolist() == [2.0, 1.0, -2.5]
+    assert reward.metrics() == {"gold": pytest.approx(1 / 3), "proxy": 1.0}
+    assert reward.metrics() == {}
+
+
+def test_the_gate_must_hold() -> None:
+    reward = Composite({"gold": Gold(), "proxy": Proxy()}, {"gold": 1.0, "proxy": 1.0}, "proxy")
+    assert reward.score(TURNS).tolist() == [6.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("gate", [None, "blank", "gold"])
+def test_whoever_abstains_takes_the_turn_with_him(gate: str | None) -> None:
+    reward = Composite({"gold": Gold(), "blank": Fixed(1.0, np.nan, 1.0)}, {"gold": 1.0, "blank": 0.0}, gate)
+    assert np.isnan(reward.score(TURNS)).tolist() == [False, True, False]
+
+
+def test_a_composite_from_settings() -> None:
+    gold, proxy = ({"_target_": f"framework.rewards.{name.lower()}.{name}"} for name in ("Gold", "Proxy"))
+    node = {"_target_": "framework.rewards.composite.Composite", "parts": {"gold": gold, "proxy": proxy}, "weights": {"gold": 1, "proxy": 0.5}, "gate": None}
+    assert build(node, "reward").score(TURNS).tolist() == [4.0, -1.0, -0.5]
+    for wrong, told in [
+        ({"weights": {"gold": 1}}, "reward: parts and weights must have the same names, not gold, proxy and gold"),
+        ({"gate": "glod"}, "gate: there is no part 'glod'; did you mean 'gold'?"),
+        ({"weights": {"gold": "x", "proxy": 1}}, "reward.weights.gold"),
+        ({"parts": {"gold": {"_target_": "os.system"}}}, "outside the packages"),
+        ({"parts": {"gold": {"_target_": "framework.algorithms.sb3.PPO"}}}, "reward.parts.gold.total_steps: is missing"),
+    ]:
+        with pytest.raises(ConfigError) as raised:
+            build({**node, **wrong}, "reward")
+        assert told in str(raised.value)
+
+
+def test_a_world_under_another_reward_keeps_account_of_its_own() -> None:
+    domain, returns = load_domain("finance", "SuitabilityDesk"), list[float]()
+    plain, paid = domain.make("train"), RewardedWorld(domain.make("train"), Proxy(), returns)
+    assert plain.reset(seed=7)[0] == paid.reset(seed=7)[0]
+    gold, rng, ended = 0.0, np.random.default_rng(0), False
+    while not ended:
+        act = int(rng.choice(np.flatnonzero(paid.action_mask())))
+        kept = paid.get_state()
+        paid.step(act)
+        paid.set_state(kept)
+        text, reward, *_ = plain.step(act)
+        told, proxy, terminated, truncated, info = paid.step(act)
+        assert (told, proxy) == (text, info["proxy"])
+        gold, ended = gold + float(reward), terminated or truncated
+    assert returns == [pytest.approx(gold)] * 2  # the last act was taken twice
+
+
+def test_an_abstention_pays_nothing() -> None:
+    world = RewardedWorld(load_domain("finance", "SuitabilityDesk").make("train"), Fixed(np.nan), [])
+    world.reset(seed=1)
+    assert world.step(0)[1] == 0.0 and world.idle()[1] == 0.0
+
+
+def test_acts_of_chance_ask_no_reward_and_count_for_nothing() -> None:
+    reward = Fixed(1.0)
+    world = RewardedWorld(load_domain("finance", "SuitabilityDesk").make("train"), reward, [])
+    starts = ExploringStarts(world, share=1.0, most=5)
+    starts.reset(seed=3)
+    assert world.world.get_state()["steps"] > 0 and reward.asked == 0 and world.gold == 0.0
