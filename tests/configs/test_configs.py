@@ -99,7 +99,7 @@ def test_data_may_be_named_by_its_file(tmp_path: Path) -> None:
         (["algo=sft"], "data: must be given: data=FILE"),
         (["algo=sft", "experiment=train"], "algo: Train cannot use SFT, which is no Algorithm; choose one of: a2c, dqn, grpo, ppo, ppo_text, reinforce, trpo"),
         (["experiment=finetune", "data=faq", "lm=tiny"], "algo: Finetune cannot use PPO, which is no Tuning; choose one of: sft"),
-        (["algo=sft", "data=faq", "lm=minilm"], "lm: Finetune cannot use PretrainedEncoder, which is no LanguageModel; choose one of: "),
+        (["algo=sft", "data=faq", "lm=minilm", "adapter=lora"], "lm: Finetune cannot use PretrainedEncoder, which is no LanguageModel; choose one of: "),
         (["algo=grpo", "policy=head", "lm=tfidf", "adapter=frozen"], "policy: Train cannot use HeadPolicy, which is no SpeakingPolicy"),
         (["algo=grpo", "lm=tfidf", "adapter=frozen"], "lm: TfidfEncoder does not go with GenerativePolicy, which takes LanguageModel"),
         (["lm=tiny"], "lm: CausalLM does not go with HeadPolicy, which takes LineEncoder"),
@@ -155,7 +155,7 @@ def test_the_constructor_is_the_schema(group: str) -> None:
 def test_every_setting_has_a_type_that_can_be_checked(group: str) -> None:
     for path in shown(group):
         kind = target(path)
-        hints = typing.get_type_hints(kind.__init__, include_extras=True)
+        hints = typing.get_type_hints(kind if dataclasses.is_dataclass(kind) else kind.__init__, include_extras=True)
         for name in settings(kind, group):
             assert hints.get(name, Any) is not Any, f"{path}.{name} has no type"
             TypeAdapter(hints[name], config=None if dataclasses.is_dataclass(hints[name]) else ConfigDict(arbitrary_types_allowed=True))
