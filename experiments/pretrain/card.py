@@ -17,8 +17,8 @@ pipeline_tag: text-generation
 # A very small language model for tests and first steps
 
 A causal language model of Llama type with {parameters:,} parameters, trained from nothing on generated text: what is said in the
-worlds of this project (their training wordings only), questions about it, and plain conversation. It greets, answers short questions about
-the text it is shown, and speaks in the worlds' own sentences. It is here so that everything that generates text can be tried, tested and
+worlds of this project (their training wordings only), questions about it, and plain conversation. It greets, and speaks in the worlds' own
+sentences. It is here so that everything that generates text can be tried, tested and
 tuned in seconds, without a download.
 
 - **Use**: `AutoModelForCausalLM.from_pretrained(DIRECTORY)`; the chat template comes with the tokenizer. Weights are bfloat16.
@@ -32,7 +32,8 @@ tuned in seconds, without a download.
 
 It knows no more of the world than a few hundred facts in `experiments/pretrain/talk.yaml`; outside of the kinds of text above it
 says things that are fluent and wrong. English only. It was not made safe for people: research and tests only, and nothing that it
-says about money or health is advice. No document had more than {row_tokens} tokens: what comes later in a longer one it has never read.
+says about money or health is advice. It has not learnt to copy: asked what a line says that it is shown, it mostly says something else.
+No document had more than {row_tokens} tokens: what comes later in a longer one it has never read.
 
 ## What it says
 
