@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from framework.config import Fraction
 from framework.data_packages import package_file
@@ -18,7 +20,9 @@ from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder, Standardiser
 from framework.lm.precision import bfloat16_if_fast
 
-_BATCH_TOKENS = 8_192  # tokens of one forward pass without gradients
+_BATCH_TOKENS, _LEARNING_TOKENS = 8_192, 2_048  # tokens of one forward pass, without gradients and with them
+_KEPT_TOKENS = 8_192  # whose activations wait for the backward pass (six layers deep 150 kB each); those of more are computed again
+_MULTIPLE = 8  # widths, and with gradients numbers of rows, are multiples of this: each shape takes kernels and memory of its own
 
 
 class PretrainedEncoder(LineEncoder):
@@ -90,7 +94,7 @@ class PretrainedEncoder(LineEncoder):
 
     def tokens(self, lines: Sequence[str]) -> list[bytes]:
         """Token ids as bytes."""
-        limit = min(self.tokenizer.model_max_length, 512)
+        limit = min(self.tokenizer.model_max_length, 512) // _MULTIPLE * _MULTIPLE
         return [np.asarray(ids, np.int32).tobytes() for ids in self.tokenizer(list(lines), truncation=True, max_length=limit)["input_ids"]]
 
     def encode(self, tokens: Sequence[bytes]) -> Tensor:
@@ -110,22 +114,28 @@ class PretrainedEncoder(LineEncoder):
         return ids.masked_fill(hidden, filler).numpy().tobytes()
 
     def _hidden(self, tokens: Sequence[bytes]) -> Tensor:
-        """Mean hidden states `[n, K, D]`, batched by length so that little is padded."""
-        rows = [np.frombuffer(line, np.int32) for line in tokens]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        parts, first = [], 0
-        while first < len(order):
-            last = first + 1
-            while last < len(order) and (last + 1 - first) * len(rows[order[last]]) <= _BATCH_TOKENS:
-                last += 1
-            parts.append(self._forward([rows[i] for i in order[first:last]]))
-            first = last
-        back = torch.as_tensor(np.argsort(order), device=self.device)
-        return torch.cat(parts)[back] if parts else torch.zeros(0, *self.shape, device=self.device)
+        """Mean hidden states `[n, K, D]`, batched by length so that little is padded.
 
-    def _forward(self, rows: list[np.ndarray]) -> Tensor:
-        width = max(map(len, rows))
-        ids, mask = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
+        Where gradients are wanted, what a batch needs for them is kept up to a limit and computed again beyond it
+        (Chen et al., 2016, arXiv:1604.06174), so that memory is bounded however many lines are learned from at once.
+        """
+        if not tokens:
+            return torch.zeros(0, *self.shape, device=self.device)
+        rows = [np.frombuffer(line, np.int32) for line in tokens]
+        learning = torch.is_grad_enabled()
+        parts, order, read = [], list[int](), 0
+        for width, places in _by_width(rows, _LEARNING_TOKENS if learning else _BATCH_TOKENS):
+            batch = [rows[place] for place in places]
+            read += width * len(places)
+            again = learning and read > _KEPT_TOKENS
+            parts.append(checkpoint(self._forward, batch, width, use_reentrant=False, preserve_rng_state=False) if again else self._forward(batch, width))
+            order += places
+        return torch.cat(parts)[torch.as_tensor(np.argsort(order), device=self.device)]
+
+    def _forward(self, rows: list[np.ndarray], width: int) -> Tensor:
+        n = _up(len(rows)) if torch.is_grad_enabled() else len(rows)
+        ids, mask = np.zeros((n, width), np.int64), np.zeros((n, width), np.int64)
+        mask[:, 0] = 1  # the rows that only fill up, too: the mean of no token is no number
         for row, line in enumerate(rows):
             ids[row, : len(line)], mask[row, : len(line)] = line, 1
         attention = torch.as_tensor(mask, device=self.device)
@@ -133,7 +143,7 @@ class PretrainedEncoder(LineEncoder):
             states = self.model(input_ids=torch.as_tensor(ids, device=self.device), attention_mask=attention, output_hidden_states=True).hidden_states
         kept = torch.stack([states[layer] for layer in self.layers], dim=1).float()
         weights = attention[:, None, :, None].float()
-        return (kept * weights).sum(dim=2) / weights.sum(dim=2)
+        return ((kept * weights).sum(dim=2) / weights.sum(dim=2))[: len(rows)]
 
     def _source(self) -> str:
         if self.package is None:
@@ -167,6 +177,20 @@ class PretrainedEncoder(LineEncoder):
         model.set_attn_implementation("eager")  # on short lines the fused kernel's backward pass takes as long as all the rest together
         lora = LoraConfig(r=self.adapter.rank, lora_alpha=self.adapter.alpha, target_modules="all-linear")
         return get_peft_model(model, lora)
+
+
+def _up(number: int) -> int:
+    """The next multiple."""
+    return -(-number // _MULTIPLE) * _MULTIPLE
+
+
+def _by_width(rows: Sequence[np.ndarray], tokens: int) -> Iterator[tuple[int, list[int]]]:
+    """Rows of like length together, at most so many tokens: the width they are padded to, and their places."""
+    widths = [_up(len(row)) for row in rows]
+    for width, group in itertools.groupby(sorted(range(len(rows)), key=widths.__getitem__), key=widths.__getitem__):
+        places = list(group)
+        most = max(1, tokens // width)
+        yield from ((width, places[first : first + most]) for first in range(0, len(places), most))
 
 
 def _drop_frozen_weights(encoder: PretrainedEncoder, state: dict[str, Tensor], prefix: str, _: object) -> None:

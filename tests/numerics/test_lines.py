@@ -226,6 +226,31 @@ def test_gradients_reach_the_adapter_alone() -> None:
     assert not read_with_gradients(minilm()).requires_grad
 
 
+def learnt(encoder: PretrainedEncoder, lines: Sequence[str]) -> dict[str, Tensor]:
+    """The gradients of what an adapter is given to learn from these lines."""
+    encoder.zero_grad()
+    encoder.encode(encoder.tokens(lines)).square().sum().backward()  # type: ignore[no-untyped-call]
+    return {name: value.grad.clone() for name, value in encoder.named_parameters() if value.grad is not None}
+
+
+def test_what_is_computed_again_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = adapted()
+    kept = learnt(encoder, LINES)
+    monkeypatch.setattr("framework.lm.pretrained._KEPT_TOKENS", 0)
+    again = learnt(encoder, LINES)
+    assert kept.keys() == again.keys() and all(torch.equal(again[name], value) for name, value in kept.items())
+
+
+def test_a_learning_reader_meets_few_shapes() -> None:
+    """Every new shape takes kernels and memory of its own, which a long run would gather."""
+    encoder, shapes = adapted(), set[tuple[int, ...]]()
+    encoder.model.register_forward_pre_hook(lambda _, args, given: shapes.add(tuple(given["input_ids"].shape)), with_kwargs=True)
+    for number in range(1, 17):
+        found = learnt(encoder, [f"{word} rain" + " again" * (number % 5) for word in "abcdefghijklmnop"[:number]])
+        assert all(gradient.isfinite().all() for gradient in found.values())
+    assert shapes == {(8, 8), (16, 8)}
+
+
 def read_with_gradients(encoder: PretrainedEncoder) -> Tensor:
     return encoder.encode(encoder.tokens(LINES))
 
