@@ -6,7 +6,7 @@ import importlib
 import itertools
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -33,7 +33,7 @@ def worlds() -> list[tuple[str, str]]:
     return [(name, str(environment)) for name, path in files.items() for environment in OmegaConf.load(path)["worlds"]]
 
 
-@cache
+@lru_cache(maxsize=1)  # the rules come world by world, and a solved world may hold a gigabyte
 def domain(name: str, environment: str) -> Domain:
     return load_domain(name, environment)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Command, Start
+from runs import QUICK, Command, Start
 
 from domains.finance.credit_desk import data
 from framework.errors import CheckpointError, ConfigError, MissingExtraError, UserError
@@ -233,7 +233,7 @@ def test_what_a_finished_run_prints_can_be_done(finished: Path, start: Start, tm
 def test_a_run_with_a_preset_is_evaluated_as_it_was_trained(preset: str, start: Start, tmp_path: Path) -> None:
     few = [f"experiment.{key}={value}" for key, value in {"episodes": 8, "curve_episodes": 8, "explore_episodes": 5, "curve_points": 1}.items()]
     few += ["algo.total_steps=64", "algo.n_envs=8", "algo.n_steps=8", "algo.batch_size=64", "warm_start=none", "tracker=none", "threads=1"]
-    start(tmp_path / "run", f"preset={preset}", *few)
+    start(tmp_path / "run", *QUICK, f"preset={preset}", *few)
     start(tmp_path / "again", "experiment=evaluate", f"checkpoint={tmp_path / 'run'}", "experiment.episodes=8", "tracker=none")
 
 

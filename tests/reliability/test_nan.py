@@ -12,14 +12,14 @@ import torch
 from runs import SMALL, built_here
 from safetensors.torch import load_file
 
-from domains.finance.suitability_desk import SuitabilityDesk, SuitabilityWorld
+from domains.healthcare.newborn_triage import NewbornTriage, NewbornTriageWorld
 from framework.errors import TrainingError
 from framework.experiment import Run
 
 ROLLOUT = 8 * 32  # steps, with SMALL
 
 
-class PoisonedWorld(SuitabilityWorld):
+class PoisonedWorld(NewbornTriageWorld):
     """Pays no number from some step on."""
 
     left = math.inf
@@ -31,18 +31,19 @@ class PoisonedWorld(SuitabilityWorld):
         return text, reward if PoisonedWorld.left > 0 else self.poison, *rest  # type: ignore[return-value]
 
 
-class Poisoned(SuitabilityDesk):
-    """The desk, whose training world is poisoned; its other splits are not."""
+class Poisoned(NewbornTriage):
+    """The line, whose training world is poisoned; its other splits are not."""
 
-    def make(self, split: str) -> SuitabilityWorld:
+    def make(self, split: str) -> NewbornTriageWorld:
         world = super().make(split)
         return PoisonedWorld(world.interview, world.bank, world.utterances) if split == "train" else world
 
 
 def poisoned(run: Run) -> Run:
     domain = run.domain
-    assert isinstance(domain, SuitabilityDesk)
-    return dataclasses.replace(run, domain=Poisoned(domain.numbers, domain.utterances, domain.shift_overconfident, dict(domain.cost_limits)))
+    assert isinstance(domain, NewbornTriage)
+    bad = Poisoned(domain.numbers, domain.utterances, domain.shift_mix, dict(domain.cost_limits))
+    return dataclasses.replace(run, parts={**run.parts, "domain": bad})
 
 
 def kept_tensors(directory: Path) -> list[torch.Tensor]:

@@ -21,7 +21,6 @@ from framework.rewards.proxy import Proxy
 from framework.types import Floats, Step
 
 TINY = (*SMALL, "algo.total_steps=768", "experiment.curve_points=2", "experiment.episodes=8", "experiment.curve_episodes=8", "reward=proxy")
-TINY += ("domain=healthcare", "domain.environment=NewbornTriage")  # whose oracle is quick
 
 
 class Impatient(Algorithm):
