@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -49,24 +47,6 @@ def start_here(directory: Path, *arguments: str) -> Run:
     finally:
         run.tracker.close()
     return run
-
-
-def alike(one: Any, other: Any) -> bool:
-    """Whether two records tell the same, but for the last digits of what an oracle solves: they hang on where its arrays lie in memory."""
-    first, second = _leaves(one), _leaves(other)
-    return first.keys() == second.keys() and all(_close(leaf, second[place]) for place, leaf in first.items())
-
-
-def _close(one: Any, other: Any) -> bool:
-    both = isinstance(one, float) and isinstance(other, float)
-    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) if both else one == other
-
-
-def _leaves(record: Any, place: str = "") -> dict[str, Any]:
-    if not isinstance(record, (dict, list)):
-        return {place: record}
-    items = record.items() if isinstance(record, dict) else enumerate(record)
-    return {path: leaf for key, part in items for path, leaf in _leaves(part, f"{place}/{key}").items()}
 
 
 def command_line(*arguments: str) -> list[str]:
