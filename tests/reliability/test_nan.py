@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import SMALL, built_here
+from runs import QUICK, SMALL, built_here
 from safetensors.torch import load_file
 
 from domains.healthcare.newborn_triage import NewbornTriage, NewbornTriageWorld
@@ -53,7 +53,7 @@ def kept_tensors(directory: Path) -> list[torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_a_reward_that_is_no_number_stops_the_run(poison: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment, run = built_here(tmp_path, *SMALL)
+    experiment, run = built_here(tmp_path, *QUICK, *SMALL)
     monkeypatch.setattr(PoisonedWorld, "poison", poison)
     monkeypatch.setattr(PoisonedWorld, "left", 50 * 50 + 1.5 * ROLLOUT)  # at the most so many in the random episodes before
     with pytest.raises(TrainingError, match=r"reward.*(nan|inf).*check_domain"):
@@ -76,7 +76,7 @@ def test_a_reward_that_is_no_number_stops_the_run(poison: float, tmp_path: Path,
     ids=" ".join,
 )
 def test_weights_that_are_no_numbers_stop_the_run(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    small = [argument for argument in SMALL if argument.split("=")[0] not in {a.split("=")[0].lstrip("~") for a in arguments}]
+    small = [argument for argument in (*QUICK, *SMALL) if argument.split("=")[0] not in {a.split("=")[0].lstrip("~") for a in arguments}]
     experiment, run = built_here(tmp_path, *small, *(argument for argument in arguments if not argument.startswith("~")))
     with pytest.raises(TrainingError, match="learning_rate"):
         experiment.run(run)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import QUICK, ROOT, SMALL, Command, built_here, command_line, start_here
+from runs import ROOT, SMALL, Command, built_here, command_line, start_here
 from safetensors.torch import load_file
 
 from framework.errors import UserError
@@ -102,9 +102,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # a cache so small that lines are dropped and read again
         [*SMALL, "algo.exploring_starts=1.0", "algo.critic_warmup=0.6", "algo.normalize_reward=false", "algo.target_kl=0.001", "policy.cache=40"],
         [*(argument for argument in SMALL if not argument.startswith("warm_start")), "warm_start.demonstrations=1024", "warm_start.epochs=1"],
-        [*QUICK, "preset=smoke", "warm_start=none", "lm.layers=[1]", "tracker=none", "threads=1", "algo.n_envs=8", "algo.n_steps=32", "algo.batch_size=64"]
+        ["preset=smoke", "warm_start=none", "lm.layers=[1]", "tracker=none", "threads=1", "algo.n_envs=8", "algo.n_steps=32", "algo.batch_size=64"]
         + ["algo.total_steps=1024", "experiment.curve_points=4"],
-        [*QUICK, "preset=smoke", "warm_start=none", "lm.layers=[1]", "adapter=lora", "tracker=none", "threads=1", "algo.n_envs=8", "algo.n_steps=8"]
+        ["preset=smoke", "warm_start=none", "lm.layers=[1]", "adapter=lora", "tracker=none", "threads=1", "algo.n_envs=8", "algo.n_steps=8"]
         + ["algo.batch_size=64", "algo.total_steps=320", "experiment.curve_points=2"],
     ],
     ids=["a2c", "trpo", "unusual", "warm", "minilm", "lora"],
