@@ -17,14 +17,15 @@ from safetensors.torch import load_file, save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
+from framework.algorithms.optimizer_state import optimizer_tensors, restore_optimizer
+
 _TENSORS, _PLAIN = "training.safetensors", "training.json"
 
 
 def save(model: BaseAlgorithm, directory: Path) -> None:
     """Writes optimizer, counters, reward statistics, worlds and random generators."""
-    venv, optimizer = _normaliser(model), model.policy.optimizer.state_dict()
-    tensors = {f"optimizer.{i}.{name}": value for i, state in optimizer["state"].items() for name, value in state.items()}
-    tensors |= {"rng.torch": torch.get_rng_state(), "returns": torch.as_tensor(venv.returns)}
+    venv = _normaliser(model)
+    tensors = optimizer_tensors(model.policy.optimizer) | {"rng.torch": torch.get_rng_state(), "returns": torch.as_tensor(venv.returns)}
     tensors["starts"] = torch.as_tensor(np.asarray(getattr(model, "_last_episode_starts", np.zeros(0))))
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, directory / _TENSORS)
     rms = venv.ret_rms
@@ -45,13 +46,7 @@ def load(model: BaseAlgorithm, directory: Path) -> None:
     venv = _normaliser(model)
     tensors = load_file(directory / _TENSORS)
     plain = json.loads((directory / _PLAIN).read_text(encoding="utf-8"))
-    optimizer = model.policy.optimizer.state_dict()
-    optimizer["state"] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".", 2)
-            optimizer["state"].setdefault(int(number), {})[name] = value
-    model.policy.optimizer.load_state_dict(optimizer)
+    restore_optimizer(model.policy.optimizer, tensors)
     model.num_timesteps, model._n_updates = plain["num_timesteps"], plain["n_updates"]
     venv.reset()  # makes what the worlds' states are then put into
     model._last_obs = np.stack([_restore_world(world, state) for world, state in zip(venv.unwrapped.envs, plain["worlds"], strict=True)])  # type: ignore[attr-defined]

@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from runs import SMALL, built_here, start_here
-from test_resume import metrics, same
+from test_resume import Impatient, metrics, same
 
 from framework.errors import ConfigError, TrainingError
 from framework.experiment import Interrupted
-from framework.interfaces import Algorithm, Learning, Policy, World
 from framework.rewards.proxy import Proxy
 from framework.types import Floats, Step
 
 TINY = (*SMALL, "algo.total_steps=768", "experiment.curve_points=2", "experiment.episodes=8", "experiment.curve_episodes=8", "reward=proxy")
-
-
-class Impatient(Algorithm):
-    """Sends this process a signal after some reports."""
-
-    def __init__(self, inner: Algorithm, after: int) -> None:
-        self.inner, self.left, self.total_steps = inner, after, inner.total_steps
-
-    def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
-        def progress(steps: int, metrics: Mapping[str, float]) -> bool:
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGUSR1)
-            return run.progress(steps, metrics)
-
-        self.inner.learn(policy, make_world, replace(run, progress=progress))
-
-    def save(self, directory: Path) -> None:
-        self.inner.save(directory)
 
 
 @pytest.mark.slow
@@ -55,7 +34,7 @@ def test_gold_stands_beside_the_proxy_and_resuming_loses_none_of_it(tmp_path: Pa
 
     experiment, run = built_here(tmp_path / "halves", *TINY)
     with pytest.raises(Interrupted):
-        experiment.run(replace(run, parts={**run.parts, "algo": Impatient(run.algorithm, 2)}))
+        experiment.run(replace(run, parts={**run.parts, "algo": Impatient(run.algorithm, 2, signal.SIGUSR1)}))
     run.tracker.close()
     start_here(tmp_path / "unused", f"resume={tmp_path / 'halves'}")
     same(tmp_path / "whole", tmp_path / "halves")
