@@ -182,5 +182,5 @@ def test_wrong_settings_are_named() -> None:
 
 def test_missing_data_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match="customer_service"):
+    with pytest.raises(MissingExtraError, match="customer-service"):
         network()

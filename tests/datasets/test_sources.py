@@ -169,7 +169,7 @@ def test_dialect_keeps_families_of_words_for_the_test_split() -> None:
 def test_dialect_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "breame.data.meaning_constants", None)
     dialect_words.spellings.cache_clear()
-    with pytest.raises(MissingExtraError, match=r"'breame'.*\[customer_service\]"):
+    with pytest.raises(MissingExtraError, match=r"'breame'.*\[customer-service\]"):
         dialect_words.spellings()
 
 

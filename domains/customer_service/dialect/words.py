@@ -46,7 +46,7 @@ def spellings() -> tuple[Mapping[str, str], Mapping[str, str], frozenset[str]]:
         from breame.data.meaning_constants import DIFFERENT_MEANINGS_US_UK_COMMON
         from breame.data.spelling_constants import AMERICAN_ENGLISH_SPELLINGS, BRITISH_ENGLISH_SPELLINGS
     except ImportError as error:
-        raise MissingExtraError("package 'breame'", "customer_service") from error
+        raise MissingExtraError("package 'breame'", "customer-service") from error
     return BRITISH_ENGLISH_SPELLINGS, AMERICAN_ENGLISH_SPELLINGS, frozenset(DIFFERENT_MEANINGS_US_UK_COMMON)
 
 

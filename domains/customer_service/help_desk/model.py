@@ -103,7 +103,7 @@ class Numbers:
 
 def network() -> BayesNet:
     """WIN95PTS, as the package `pgmpy` carries it."""
-    return read_bif(package_file("pgmpy", "utils/example_models/win95pts.bif.gz", extra="customer_service"))
+    return read_bif(package_file("pgmpy", "utils/example_models/win95pts.bif.gz", extra="customer-service"))
 
 
 @cache
