@@ -30,6 +30,7 @@ from framework.types import (
     Ints,
     Message,
     Observations,
+    Preference,
     Reading,
     Reference,
     Sampling,
@@ -283,6 +284,24 @@ class DataSource(ABC):
         return ()
 
 
+class PreferenceSource(ABC):
+    """Preferences to learn from, in splits `train`, `validation` and `test`."""
+
+    name: str  # for tables and pictures
+
+    @abstractmethod
+    def preferences(self, split: str) -> Sequence[Preference]:
+        """The pairs of a split; read and checked when first asked for.
+
+        Raises:
+            DataError: rows that cannot be used, all of a file at once.
+        """
+
+    def warnings(self) -> Sequence[str]:
+        """What was found in the data that is no error but ought to be known, each in a line."""
+        return ()
+
+
 class RewardModel(ABC):
     """What a policy is trained on. Evaluation never uses it: that is always the domain's own reward."""
 
@@ -300,6 +319,22 @@ class RewardModel(ABC):
     def metrics(self) -> Mapping[str, float]:
         """What is worth logging of the scores since this was last asked, by name."""
         return {}
+
+
+class LearnedReward(RewardModel):
+    """A reward that is fitted to preferences, and is kept in a directory; a score of a whole course of turns is the sum of its turns' scores."""
+
+    @abstractmethod
+    def fit(self, preferences: Sequence[Preference], run: Learning) -> None:
+        """Trains on pairs from nothing; `run.progress` hears of every update and may end it."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Writes safetensors and JSON."""
+
+    @abstractmethod
+    def load(self, directory: Path, device: torch.device) -> None:
+        """Restores what `save` wrote."""
 
 
 class Tracker(ABC):

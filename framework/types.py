@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -126,6 +127,21 @@ class Conversation:
     def completion(self) -> str:
         """What the last message says."""
         return self.messages[-1].content
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two ways to go on, and which of them was liked better.
+
+    A prompt with two completions is a conversation of one turn; an episode is one of many, in which the user shows observations and the
+    assistant names acts. Whatever is known of the truth is for judging what was learnt, not for learning.
+    """
+
+    chosen: Conversation
+    rejected: Conversation
+    label: float = 1.0  # share of the liking that is for `chosen`; 0.5: a tie
+    probability: float = math.nan  # with which the teacher likes `chosen` better, its mistakes included, where that is known
+    margin: float = math.nan  # gold of `chosen` less gold of `rejected`, where that is known
 
 
 @dataclass(frozen=True, slots=True)
