@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -78,9 +79,15 @@ class TextWorld(World):
         self.np_random.bit_generator.state = state["rng"]
         self.set_world(state["world"])
 
+    def abandoned(self) -> float:
+        """What it earns to let the clock run out. Where every way to end an episode costs something, silence must not be the cheapest."""
+        return 0.0
+
     def _advance(self, done: Transition) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self.steps += 1
         truncated = not done.terminated and self.steps >= self.max_steps
+        if truncated and (lost := self.abandoned()):
+            done = replace(done, reward_terms={**done.reward_terms, "abandoned": lost}, proxy=done.proxy + lost)
         return self.render(), float(sum(done.reward_terms.values())), done.terminated, truncated, self._info(done)
 
     def _info(self, done: Transition) -> dict[str, Any]:

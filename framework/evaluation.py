@@ -100,11 +100,9 @@ def _play(policy: Policy, oracle: Oracle, worlds: Sequence[World], split: str, n
                 seat.value += sum(seat.steps[-1].reward_terms.values())
             elif allowed:  # a forbidden act, or none, changes nothing, so it gives nothing away
                 seat.value += float(values[row, action] - values[row].max())
-            if truncated and not recorded:  # what was still to be had is lost
-                left = oracle.action_values(_states([seat.world]))[0]
-                seat.value -= float(left.max())
-                if action < 0:  # where every act has its price, silence is worth no more than the worst of them
-                    seat.value += min(0.0, float(left[seat.mask].min()))
+            if truncated and not recorded:  # what was still to be had is lost, and a world may charge for that
+                left = oracle.action_values(_states([seat.world]))[0].max()
+                seat.value += seat.steps[-1].reward_terms.get("abandoned", 0.0) - float(left)
     return seats
 
 

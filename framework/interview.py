@@ -17,7 +17,7 @@ import numpy as np
 from framework.environments import TextWorld
 from framework.interfaces import Domain, Oracle
 from framework.oracles.constrained import constrained_occupancy
-from framework.oracles.information_state import InformationStateDP, Test
+from framework.oracles.information_state import InformationStateDP, Solution, Test
 from framework.types import Bools, Floats, Ints, Reference, Transition
 
 
@@ -80,12 +80,24 @@ class InterviewOracle(Oracle):
         self._dp = InformationStateDP(interview.prior, interview.tests, interview.utilities)
         self._values = self._dp.expected(interview.utilities)
         self._solution = self._dp.solve(self._values)
+        self._latest: tuple[Mapping[str, float], Solution] = ({}, self._solution)  # prices, and what was last solved at them
         self._heuristic = np.concatenate([interview.heuristic(part) for part in np.split(self._dp.outcomes, len(interview.prior))])
         self._constant = interview.prior.sum(axis=0) @ interview.utilities
 
     def action_values(self, states: Ints) -> Floats:
         """See `Oracle`."""
         return np.asarray(self._solution.action_values[self._dp.index(states)])
+
+    @property
+    def prices(self) -> Mapping[str, float]:
+        """See `Oracle`."""
+        return self._constrained[1]
+
+    def charged_values(self, states: Ints, prices: Mapping[str, float]) -> Floats:
+        """See `Oracle`; solved anew for other prices than the last."""
+        if prices != self._latest[0]:
+            self._latest = (dict(prices), self._solve(prices))
+        return np.asarray(self._latest[1].action_values[self._dp.index(states)])
 
     def probabilities(self, reference: str, states: Ints) -> Floats:
         """See `Oracle`."""
@@ -111,11 +123,15 @@ class InterviewOracle(Oracle):
         proxy = self._values if self.interview.proxy_utilities is None else self._dp.expected(self.interview.proxy_utilities)
         hacked = self._dp.solve(proxy, self.interview.proxy_prices).greedy
         greedy = {"best_constant": constant, "heuristic": self._heuristic, "optimum": self._solution.greedy, "proxy_optimum": hacked}
-        constrained = constrained_occupancy(self._charged, self._worth, self._limits)
-        visits = constrained.sum(axis=1, keepdims=True)
-        lots = np.where(visits > 0, constrained / np.where(visits > 0, visits, 1), self._dp.greedy(self._solution.greedy))
         named = {name: self._dp.greedy(acts) for name, acts in greedy.items()}
-        return {"random": self._dp.uniform(), **named, "constrained_optimum": lots}
+        return {"random": self._dp.uniform(), **named, "constrained_optimum": self._constrained[0]}
+
+    @cached_property
+    def _constrained(self) -> tuple[Floats, Mapping[str, float]]:
+        """The optimum within the limits, `[S, A]`, and its prices; where it never comes it does as the optimum does."""
+        occupancy, prices = constrained_occupancy(self._best_response, self._worth, self._limits)
+        visits = occupancy.sum(axis=1, keepdims=True)
+        return np.where(visits > 0, occupancy / np.where(visits > 0, visits, 1), self._dp.greedy(self._solution.greedy)), prices
 
     @cached_property
     def _violations(self) -> Mapping[str, Floats]:
@@ -123,10 +139,13 @@ class InterviewOracle(Oracle):
         tables = {name: self._dp.expected(table) for name, table in self.interview.costs.items()}
         return tables | {name: self.interview.neglect(name, self._dp.outcomes) for name in self.interview.duties}
 
-    def _charged(self, weights: Mapping[str, float]) -> Floats:
-        """Occupancy of the best policy where costs are charged at these weights."""
-        values = self._values - sum((weight * self._violations[name] for name, weight in weights.items()), np.zeros(self._values.shape))
-        return self._dp.occupancy(self._dp.greedy(self._dp.solve(values).greedy))
+    def _solve(self, prices: Mapping[str, float]) -> Solution:
+        """The optimum where costs are charged at these prices; what no decision of this world costs is charged nothing."""
+        charges = (price * self._violations[name] for name, price in prices.items() if name in self._violations)
+        return self._dp.solve(self._values - sum(charges, np.zeros(self._values.shape)))
+
+    def _best_response(self, prices: Mapping[str, float]) -> Floats:
+        return self._dp.occupancy(self._dp.greedy(self._solve(prices).greedy))
 
     def _worth(self, occupancy: Floats) -> Reference:
         costs = {name: self._dp.value(occupancy, table, prices=False) for name, table in self._violations.items()}
@@ -188,6 +207,10 @@ class InterviewWorld(TextWorld):
         proxy = self.interview.utilities if self.interview.proxy_utilities is None else self.interview.proxy_utilities
         paid, liked = (float(table[self.hypothesis, decision]) for table in (self.interview.utilities, proxy))
         return Transition({"outcome": paid}, costs, terminated=True, proxy=liked)
+
+    def abandoned(self) -> float:
+        """The worst that could have been decided."""
+        return min(0.0, float(self.interview.utilities[self.hypothesis].min()))
 
     def draw_outcome(self, test: int) -> int:
         """The outcome that this episode's chance gives, under the version of the test in force."""

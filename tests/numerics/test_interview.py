@@ -85,6 +85,30 @@ def test_the_optimum_scores_one_without_doubt(environment: str) -> None:
     assert [found.score.mean, found.score.low, found.score.high] == pytest.approx([1, 1, 1], abs=1e-12)
 
 
+@pytest.mark.parametrize("environment", ["SuitabilityDesk", "CreditDesk"])
+def test_silence_does_not_pay(environment: str) -> None:
+    """To idle until the clock runs out earns the worst decision, in the reward as in the evaluation."""
+    desk = world(environment)
+    played, worlds = [], desk.make("train")
+    for seed in range(20):
+        _, info = worlds.reset(seed=seed)
+        earned, ended = 0.0, False
+        while not ended:
+            _, reward, terminated, truncated, info = worlds.idle()
+            earned, ended = earned + reward, terminated or truncated
+        assert truncated and info["reward_terms"] == {"abandoned": earned} and earned == worlds.interview.utilities[worlds.hypothesis].min()
+        played.append(earned)
+    assert np.mean(played) < desk.oracle("train").references["random"].value
+
+    class Silent(Policy):
+        def act(self, observations: Observations, deterministic: bool = False) -> Ints:
+            return np.full(len(observations.texts), -1)
+
+    found = evaluate(Silent(), desk, "validation", 300, stories=300)
+    difference = found.values - plain_returns(found)  # how good this client is to have
+    assert abs(difference.mean()) <= 4 * standard_error(difference)
+
+
 def test_random_acts_score_zero(desk: InterviewDomain) -> None:
     found = evaluate(Following(desk.oracle("test"), "random"), desk, "test", EPISODES)
     assert found.score is not None

@@ -1,4 +1,4 @@
-"""A policy of which nothing is understood loses its turns and gains nothing by it, where every act has its price too."""
+"""A policy of which nothing is understood loses its turns, and gains nothing by it where a world charges for what is left undone."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class Priced(Oracle):
         raise NotImplementedError
 
 
+class PricedTurn(OneTurn):
+    def abandoned(self) -> float:
+        return -8.0
+
+
 class PricedProbe(Probe):
     def oracle(self, split: str) -> Oracle:
         return Priced()
@@ -39,8 +44,8 @@ class Always(Policy):
         return np.full(len(observations.texts), self.action)
 
 
-def test_silence_is_worth_no_more_than_the_worst_act() -> None:
-    domain = PricedProbe(OneTurn)
+def test_silence_is_charged_as_the_world_says() -> None:
+    domain = PricedProbe(PricedTurn)
     assert evaluate(Always(1), domain, "validation", 4).returns.mean == -3
     mute = evaluate(Always(-1), domain, "validation", 4)
     assert mute.returns.mean == -8 and mute.costs["format"] == OneTurn().max_steps

@@ -85,6 +85,10 @@ class HelpDeskWorld(TextWorld):
         self.lines.append(f"tried: {_DONE[name]}, {'and it prints as it should' if mended else 'no change'}")
         return Transition({"call": minutes}, costs, terminated=mended, proxy=minutes)
 
+    def abandoned(self) -> float:
+        """A visit: whoever hangs up has to come in the end."""
+        return -float(self.desk.minutes[ACTS.index(DISPATCH)])
+
     def grounds(self) -> Grounds:
         """What the caller told, and what was tried in vain."""
         heard = dict(zip(("complaint", "connection"), PROFILES[self.profile], strict=True))
