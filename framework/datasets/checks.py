@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from framework.errors import DataError
-from framework.types import Conversation, Tokens
+from framework.types import Conversation, Message, Tokens
 
 FEW = 10  # rows that hosted fine-tuning asks for at least
 TOLERATED = 0.01  # share of rows that may be cut without being asked for
@@ -19,7 +19,12 @@ Overlong = Literal["error", "truncate", "drop"]
 
 def prompt_key(row: Conversation) -> str:
     """A prompt without regard to case and spacing: rows that share it ask the same."""
-    return "\n".join(f"{message.role}: {' '.join(message.content.casefold().split())}" for message in row.prompt)
+    return key_of(row.prompt)
+
+
+def key_of(messages: Sequence[Message]) -> str:
+    """Messages without regard to case and spacing."""
+    return "\n".join(f"{message.role}: {' '.join(message.content.casefold().split())}" for message in messages)
 
 
 def findings(rows: Sequence[Conversation]) -> list[str]:

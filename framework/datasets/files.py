@@ -9,12 +9,12 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic
 
 from framework.datasets.faults import Faults
+from framework.datasets.layout import Layout, Row
 from framework.datasets.readers import Rows, read_csv, read_json_array, read_json_lines, read_parquet
-from framework.datasets.rows import conversation
 from framework.errors import DataError, near
-from framework.types import Conversation
 
 KINDS = {
     ".csv": "csv",
@@ -47,54 +47,53 @@ class Format:
         encoding: of text files.
         delimiter: of CSV, by name; None: a comma, or a tab in a .tsv file.
         max_megabytes: size of a file beyond which it is refused.
-        system: a system prompt for rows that bring none.
     """
 
     encoding: str
     delimiter: str | None
     max_megabytes: float
-    system: str | None
 
 
 @dataclass(frozen=True)
-class File:
+class File(Generic[Row]):
     """What was read."""
 
-    rows: Sequence[Conversation]
+    rows: Sequence[Row]
     digest: str  # SHA-256 of the bytes
 
 
-def read(path: Path, how: Format) -> File:
+def read(path: Path, how: Format, layout: Layout[Row]) -> File[Row]:
     """Reads a file whole, every row checked.
 
     Raises:
         DataError: it cannot be opened, or has faults: all of them at once.
         MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
-    sort = _inspect(path, how.max_megabytes)
+    sort = _inspect(path, how.max_megabytes, layout)
     digest = _digest(path, None if sort == "parquet" else how.encoding)
     faults = Faults(path, "row" if sort == "parquet" else "line")
-    rows = [found for number, row in _rows(path, sort, how, faults) if (found := conversation(number, row, faults, how.system))]
+    rows = [found for number, row in _rows(path, sort, how, layout, faults) if (found := layout.row(number, row, faults))]
     if not rows and not faults.found:
-        faults.add(0, "", "has 0 rows", "Add rows with a prompt and a completion")
+        faults.add(0, "", "has 0 rows", f"Add rows with {layout.content}")
     faults.check()
     return File(rows, digest)
 
 
-def _rows(path: Path, sort: str, how: Format, faults: Faults) -> Rows:
+def _rows(path: Path, sort: str, how: Format, layout: Layout[Any], faults: Faults) -> Rows:
     """The rows of a file, by its kind."""
     if sort == "parquet":
-        yield from read_parquet(path, faults)
+        yield from read_parquet(path, layout, faults)
         return
     encoding = "utf-8-sig" if codecs.lookup(how.encoding).name == "utf-8" else how.encoding  # passes over a byte order mark
     with path.open(encoding=encoding, newline="" if sort == "csv" else "\n") as file:
         if sort == "csv":
-            yield from read_csv(_plain(file, faults), how.delimiter or ("tab" if path.suffix.lower() == ".tsv" else "comma"), faults)
+            delimiter = how.delimiter or ("tab" if path.suffix.lower() == ".tsv" else "comma")
+            yield from read_csv(_plain(file, faults), delimiter, layout, faults)
         elif path.suffix.lower() == ".json" and (text := file.read()).lstrip().startswith("["):
-            yield from read_json_array(text, faults)
+            yield from read_json_array(text, layout, faults)
         else:
             file.seek(0)
-            yield from read_json_lines(_plain(file, faults), faults)
+            yield from read_json_lines(_plain(file, faults), layout, faults)
 
 
 def _plain(lines: Iterable[str], faults: Faults) -> Iterable[str]:
@@ -105,7 +104,7 @@ def _plain(lines: Iterable[str], faults: Faults) -> Iterable[str]:
         yield line.replace("\0", "")
 
 
-def _inspect(path: Path, max_megabytes: float) -> str:
+def _inspect(path: Path, max_megabytes: float, layout: Layout[Any]) -> str:
     """The kind of a file, by its name, once it is known to be a file of that kind and of a fair size.
 
     Raises:
@@ -122,7 +121,7 @@ def _inspect(path: Path, max_megabytes: float) -> str:
     if (sort := KINDS.get(path.suffix.lower())) is None:
         raise DataError(f"{path}: is of a kind that is not read. Name it by what it holds: {', '.join(KINDS)}")
     if not status.st_size:
-        raise DataError(f"{path}: the file is empty. Add rows with a prompt and a completion")
+        raise DataError(f"{path}: the file is empty. Add rows with {layout.content}")
     if status.st_size > max_megabytes * 1e6:
         raise DataError(
             f"{path}: has {status.st_size / 1e6:.1f} MB, over {max_megabytes:g}. Set data.max_megabytes higher, if memory allows several times as much"

@@ -12,38 +12,39 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from framework.datasets.faults import Faults
+from framework.datasets.layout import Layout
 from framework.errors import MissingExtraError, near
 
 MAX_TEXT = 2**20  # characters of one text
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
-COLUMNS = ("prompt", "completion")
-NAMES = (*COLUMNS, "messages")  # known in any case, as `Prompt`
 
 Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
 
-def read_csv(text: Iterable[str], delimiter: str, faults: Faults) -> Rows:
+def read_csv(text: Iterable[str], delimiter: str, layout: Layout[Any], faults: Faults) -> Rows:
     """Rows of a CSV file with a header.
 
     Args:
         text: physical lines with their ends.
         delimiter: a name in `DELIMITERS`.
+        layout: what rows hold.
         faults: takes what cannot be read.
     """
     lines = _Lines(text)
     first = next((line for line in lines if not line.isspace()), "")
-    if (other := _other_delimiter(first, delimiter)) is not None:
+    if (other := _other_delimiter(first, delimiter, layout)) is not None:
         faults.add(lines.number, "", f"the columns are separated by a {other}, not by a {delimiter}", f"Set data.delimiter={other}")
         return
     lines.rewind(0)
     records = ((number, cells) for number, cells in _records(lines, DELIMITERS[delimiter], faults) if len(cells) > 1 or "".join(cells).strip())
     number, header = next(records, (0, []))
-    names = _columns(header)
-    if not number or not check_columns(names, [COLUMNS], number, faults):
+    names = _columns(header, layout)
+    if not number or not _check_columns(names, layout.columns[:1], number, faults):
         return
     for number, cells in records:
         if len(cells) == len(names):
@@ -53,28 +54,30 @@ def read_csv(text: Iterable[str], delimiter: str, faults: Faults) -> Rows:
             faults.add(number, "", f"has {len(cells)} field{'s' * (len(cells) > 1)} where the header has {len(names)}", remedy)
 
 
-def read_json_lines(text: Iterable[str], faults: Faults) -> Rows:
+def read_json_lines(text: Iterable[str], layout: Layout[Any], faults: Faults) -> Rows:
     """Rows of a file with one JSON object a line; blank lines are passed over."""
+    decoder = _decoder(layout)
     for number, line in enumerate(text, 1):
         if not line.isspace():
             try:
-                row = _DECODER.decode(line.rstrip())
+                row = decoder.decode(line.rstrip())
             except (ValueError, RecursionError) as error:
                 faults.add(number, *_broken(error))
                 if number == 1 and line.lstrip().startswith("["):
                     return
             else:
-                yield from _object(number, row, faults)
+                yield from _object(number, row, layout, faults)
 
 
-def read_json_array(text: str, faults: Faults) -> Rows:
+def read_json_array(text: str, layout: Layout[Any], faults: Faults) -> Rows:
     """Objects of one JSON array; a row is where its object begins. What follows broken JSON is not read."""
+    decoder = _decoder(layout)
     at, line, counted = text.index("[") + 1, 1, 0
     try:
         while text[at := _space(text, at)] != "]":
             line, counted = line + text.count("\n", counted, at), at
-            row, at = _DECODER.raw_decode(text, at)
-            yield from _object(line, row, faults)
+            row, at = decoder.raw_decode(text, at)
+            yield from _object(line, row, layout, faults)
             at = _space(text, at)
             if text[at] not in ",]":
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
@@ -87,7 +90,7 @@ def read_json_array(text: str, faults: Faults) -> Rows:
         faults.add(getattr(error, "lineno", line), *_broken(error))
 
 
-def read_parquet(path: Path, faults: Faults) -> Rows:
+def read_parquet(path: Path, layout: Layout[Any], faults: Faults) -> Rows:
     """Rows of a Parquet file.
 
     Raises:
@@ -99,8 +102,8 @@ def read_parquet(path: Path, faults: Faults) -> Rows:
         raise MissingExtraError("pyarrow, which reads Parquet files,", "parquet") from error
     try:
         with parquet.ParquetFile(path) as file:
-            names = _columns(file.schema_arrow.names)
-            if not check_columns(names, [COLUMNS, ("messages",)], 0, faults):
+            names = _columns(file.schema_arrow.names, layout)
+            if not _check_columns(names, layout.columns, 0, faults):
                 return
             batches = file.iter_batches(batch_size=4_096)
             cells = (row for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
@@ -110,27 +113,22 @@ def read_parquet(path: Path, faults: Faults) -> Rows:
         faults.add(0, "", f"cannot be read as Parquet: {str(error).splitlines()[0]}", "Write the file anew")
 
 
-def check_columns(names: Sequence[str], wanted: Sequence[Sequence[str]], number: int, faults: Faults) -> bool:
+def _check_columns(names: Sequence[str], wanted: Sequence[Sequence[str]], number: int, faults: Faults) -> bool:
     """Whether columns are distinct and hold all of one of several sets; notes what is amiss."""
     before = len(faults.found)
     for name in sorted({name for name in names if names.count(name) > 1}):
         faults.add(number, name, "two columns have this name", "Rename or remove one of them")
     if not any(set(columns) <= set(names) for columns in wanted):
-        others = [name[:40] for name in names if name not in NAMES]
+        others = [name[:40] for name in names if name not in {name for columns in wanted for name in columns}]
         for name in wanted[0]:
             if name not in names:
                 faults.add(number, name, f"there is no such column{near(name, others)}", f"Name the column {name!r} in the first row")
     return len(faults.found) == before
 
 
-def _columns(header: Sequence[str]) -> list[str]:
+def _columns(header: Sequence[str], layout: Layout[Any]) -> list[str]:
     """Names of columns: those that are known in lower case, the others as they are written, a nameless one by its number."""
-    return [canonical(name.strip()) or f"column {number}" for number, name in enumerate(header, 1)]
-
-
-def canonical(name: str) -> str:
-    """A known name in lower case, any other unchanged."""
-    return name.casefold() if name.casefold() in NAMES else name
+    return [layout.canonical(name.strip()) or f"column {number}" for number, name in enumerate(header, 1)]
 
 
 class _Lines(Iterator[str]):
@@ -194,18 +192,19 @@ def _opening(record: Sequence[str], delimiter: str) -> int:
     return line
 
 
-def _other_delimiter(line: str, delimiter: str) -> str | None:
+def _other_delimiter(line: str, delimiter: str, layout: Layout[Any]) -> str | None:
     """The delimiter that a header was written with, if it is another than was said."""
-    fitting = [name for name, sign in DELIMITERS.items() if set(COLUMNS) <= set(_columns(next(csv.reader([line], delimiter=sign), [])))]
+    headers = {name: _columns(next(csv.reader([line], delimiter=sign), []), layout) for name, sign in DELIMITERS.items()}
+    fitting = [name for name, columns in headers.items() if set(layout.columns[0]) <= set(columns)]
     return fitting[0] if fitting and delimiter not in fitting else None
 
 
-def _object(number: int, row: Any, faults: Faults) -> Rows:
+def _object(number: int, row: Any, layout: Layout[Any], faults: Faults) -> Rows:
     """A JSON row, if it is an object."""
     if isinstance(row, dict):
         yield number, row
     else:
-        faults.add(number, "", f"holds {kind(row)}, not an object", 'Write {"prompt": ..., "completion": ...} or {"messages": [...]}')
+        faults.add(number, "", f"holds {kind(row)}, not an object", f"Write {layout.example}")
 
 
 def kind(value: Any) -> str:
@@ -218,10 +217,15 @@ class _NotPlain(ValueError):
     """JSON that Python would take and the standard does not, or that means two things."""
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = {canonical(name): value for name, value in pairs}
+def _decoder(layout: Layout[Any]) -> json.JSONDecoder:
+    """Of standard JSON, known names in lower case."""
+    return json.JSONDecoder(object_pairs_hook=partial(_pairs, layout), parse_float=_finite, parse_constant=_finite)
+
+
+def _pairs(layout: Layout[Any], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = {layout.canonical(name): value for name, value in pairs}
     if len(row) < len(pairs):
-        names = [canonical(name) for name, _ in pairs]
+        names = [layout.canonical(name) for name, _ in pairs]
         raise _NotPlain(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
     return row
 
@@ -247,4 +251,3 @@ def _broken(error: Exception) -> tuple[str, str, str]:
 
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_finite, parse_constant=_finite)

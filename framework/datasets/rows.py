@@ -10,16 +10,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from framework.datasets.faults import Faults
-from framework.datasets.readers import COLUMNS, MAX_TEXT, NAMES, kind
+from framework.datasets.layout import Layout
+from framework.datasets.readers import MAX_TEXT, kind
 from framework.errors import near
 from framework.types import Conversation, Message
 
+COLUMNS = ("prompt", "completion")
+NAMES = (*COLUMNS, "messages")
 ROLES = ("system", "developer", "user", "assistant")
 _MESSAGE = ("role", "content", "weight")
-_TOOLS = ("tools", "functions")
+TOOLS = ("tools", "functions")
+
+
+def chats(system: str | None) -> Layout[Conversation]:
+    """Rows of prompts and completions, or of chats; with a system prompt for those that bring none."""
+    example = '{"prompt": ..., "completion": ...} or {"messages": [...]}'
+    return Layout((COLUMNS, ("messages",)), NAMES, "a prompt and a completion", example, partial(conversation, system=system))
 
 
 def conversation(number: int, row: Mapping[str, Any], faults: Faults, system: str | None) -> Conversation | None:
@@ -33,16 +43,16 @@ def conversation(number: int, row: Mapping[str, Any], faults: Faults, system: st
     """
     before = len(faults.found)
     messages = _chat(number, row, faults) if "messages" in row else _pair(number, row, faults)
-    if len(faults.found) == before and (amiss := _grammar(messages)):
+    if len(faults.found) == before and (amiss := grammar(messages)):
         faults.add(number, "messages", *amiss)
-    for name in _TOOLS:
+    for name in TOOLS:
         if row.get(name):
             faults.add(number, name, "tools cannot be learnt", "Remove the key, and the messages that use it")
     if len(faults.found) > before:
         return None
     if system is not None and messages[0].role != "system":
         messages.insert(0, Message("system", system))
-    return Conversation(tuple(messages), faults.place(number), {name: _told(value) for name, value in row.items() if name not in NAMES and value is not None})
+    return Conversation(tuple(messages), faults.place(number), {name: as_text(value) for name, value in row.items() if name not in NAMES and value is not None})
 
 
 def _pair(number: int, row: Mapping[str, Any], faults: Faults) -> list[Message]:
@@ -52,9 +62,9 @@ def _pair(number: int, row: Mapping[str, Any], faults: Faults) -> list[Message]:
         if name not in row:
             faults.add(number, name, f"is missing{near(name, row.keys() - NAMES)}", "Give every row a prompt and a completion, or messages")
         elif isinstance(row[name], list):
-            found = _list(number, row[name], name, faults)
+            found = listed(number, row[name], name, faults)
             messages += found if name == "completion" else [replace(m, weight=0.0) if m.role == "assistant" else m for m in found]
-        elif amiss := _amiss(row[name]):
+        elif amiss := amiss_text(row[name]):
             faults.add(number, name, *amiss)
         else:
             messages.append(Message(role, row[name]))
@@ -69,10 +79,10 @@ def _chat(number: int, row: Mapping[str, Any], faults: Faults) -> list[Message]:
     if not isinstance(row["messages"], list):
         faults.add(number, "messages", f"is {kind(row['messages'])}, not a list", 'Write [{"role": "user", "content": ...}, ...]')
         return []
-    return _list(number, row["messages"], "messages", faults)
+    return listed(number, row["messages"], "messages", faults)
 
 
-def _list(number: int, items: Sequence[Any], field: str, faults: Faults) -> list[Message]:
+def listed(number: int, items: Sequence[Any], field: str, faults: Faults) -> list[Message]:
     """Messages one by one; their order is not looked at."""
     if not items:
         faults.add(number, field, "is an empty list", "Add messages or remove the row")
@@ -101,14 +111,14 @@ def _amiss_message(item: Mapping[str, Any]) -> tuple[str, str, str] | None:
             return name, f"is not a message's{near(name, _MESSAGE)}", "Remove it; tools, names and pictures cannot be learnt"
     if "content" not in item:
         return "content", "is missing", "Add what is said"
-    if amiss := _amiss(item["content"]):
+    if amiss := amiss_text(item["content"]):
         return "content", *amiss
     if weight is not None and (role != "assistant" or isinstance(weight, bool) or weight not in (0, 1)):
         return "weight", f"{weight!r} stands in a message of {role}", "Give a weight of 0 or 1, and to messages of the assistant only"
     return None
 
 
-def _amiss(text: Any) -> tuple[str, str] | None:
+def amiss_text(text: Any) -> tuple[str, str] | None:
     """What is wrong with a text, and the remedy."""
     if not isinstance(text, str):
         return f"is {kind(text)}, not a text", "Write a text in quotes, or remove the row"
@@ -123,7 +133,7 @@ def _amiss(text: Any) -> tuple[str, str] | None:
     return None
 
 
-def _grammar(messages: Sequence[Message]) -> tuple[str, str] | None:
+def grammar(messages: Sequence[Message]) -> tuple[str, str] | None:
     """What is wrong with the order of messages, and the remedy."""
     roles = [message.role for message in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
@@ -142,6 +152,6 @@ def _grammar(messages: Sequence[Message]) -> tuple[str, str] | None:
     return None
 
 
-def _told(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A further value as text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

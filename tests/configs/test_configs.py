@@ -44,6 +44,7 @@ NEEDED = {  # what an option cannot do without
     **dict.fromkeys(SPEAKING, ["algo=grpo"]),
     **{f"data={name}": ["algo=sft"] for name in options("data") if name != "none"},
     "data=file": ["algo=sft", "data.path=somewhere"],
+    "data=preferences": ["data.path=somewhere"],
     "reward=judge": ["reward.model=somebody"],
     "reward=graders": ["reward.grader={type: string_check, input: '{{ sample.output_text }}', reference: stop, operation: like}"],
 }
