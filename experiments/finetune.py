@@ -16,7 +16,7 @@ from framework.config import Count, NonNegativeCount
 from framework.datasets.checks import Overlong, fit_context
 from framework.errors import CheckpointError, ConfigError
 from framework.experiment import LANGUAGE_PARTS, Experiment, Interrupted, Run, Stop, write_json
-from framework.interfaces import Algorithm, Learning, Tuning
+from framework.interfaces import Algorithm, ConversationTuning, Learning, Tuning
 from framework.plots import loss_curve
 from framework.progress import progress
 from framework.tuning_summary import model_card, print_tuning, summarise, write_tuning_report
@@ -41,7 +41,7 @@ class Finetune(Experiment):
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
-        return {**LANGUAGE_PARTS, "algo": Tuning}
+        return {**LANGUAGE_PARTS, "algo": ConversationTuning}
 
     def run(self, run: Run) -> bool:
         """See `Experiment`."""

@@ -17,7 +17,20 @@ from pydantic import Field
 
 from framework.config import Count
 from framework.errors import CheckpointError, ConfigError
-from framework.interfaces import Algorithm, DataSource, Domain, LanguageModel, Policy, RewardModel, Tracker, Tuning, WarmStart
+from framework.interfaces import (
+    Algorithm,
+    ConversationTuning,
+    DataSource,
+    Domain,
+    LanguageModel,
+    Policy,
+    PreferenceSource,
+    PreferenceTuning,
+    RewardModel,
+    Tracker,
+    Tuning,
+    WarmStart,
+)
 
 
 @dataclass(frozen=True)
@@ -97,9 +110,19 @@ class Run:
         return cast(DataSource, self.parts["data"])
 
     @property
-    def tuning(self) -> Tuning:
-        """What improves the model on them."""
-        return cast(Tuning, self.parts["algo"])
+    def preferences(self) -> PreferenceSource:
+        """Pairs of conversations, one of them liked better."""
+        return cast(PreferenceSource, self.parts["data"])
+
+    @property
+    def tuning(self) -> ConversationTuning:
+        """What improves the model on conversations."""
+        return cast(ConversationTuning, self.parts["algo"])
+
+    @property
+    def preference_tuning(self) -> PreferenceTuning:
+        """What improves the model on preferences."""
+        return cast(PreferenceTuning, self.parts["algo"])
 
     @property
     def identity(self) -> dict[str, Any]:

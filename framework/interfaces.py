@@ -28,8 +28,11 @@ from framework.types import (
     Floats,
     Grounds,
     Ints,
+    Likelihoods,
+    Liking,
     Message,
     Observations,
+    Pair,
     Preference,
     Reading,
     Reference,
@@ -200,6 +203,14 @@ class LanguageModel(ABC):
         """Log-probabilities at a temperature of the tokens that have weight, in parts that one training pass can hold.
 
         Each part is to be sent backward before the next is drawn. The tokens of an example are never parted.
+        """
+
+    @abstractmethod
+    def likelihoods(self, groups: Sequence[Sequence[Tokens]]) -> Iterator[Likelihoods]:
+        """How likely whole examples are, in parts that one training pass can hold.
+
+        A group are the examples whose loss is one, as many in each; they are never parted. A context that examples of a part share is
+        read once. Each part is to be sent backward before the next is drawn.
         """
 
     @abstractmethod
@@ -388,19 +399,39 @@ class Algorithm(ABC):
 
 
 class Tuning(ABC):
-    """Improves a language model on given conversations."""
+    """Improves a language model on given data."""
 
     @abstractmethod
     def steps(self, examples: int) -> int:
         """Updates of a whole run over so many examples."""
 
     @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Writes what is needed, beside the model, to go on exactly from here; may be called from within `run.progress`."""
+
+
+class ConversationTuning(Tuning):
+    """Improves a language model on given conversations."""
+
+    @abstractmethod
     def learn(self, model: LanguageModel, examples: Sequence[Tokens], run: Learning) -> None:
         """Trains `model` in place until `steps`, or until `run.progress` says stop."""
 
+
+class PreferenceTuning(Tuning):
+    """Improves a language model on given preferences, without a reward model."""
+
     @abstractmethod
-    def save(self, directory: Path) -> None:
-        """Writes what is needed, beside the model, to go on exactly from here; may be called from within `run.progress`."""
+    def prepare(self, model: LanguageModel, pairs: Sequence[Pair]) -> Sequence[Pair]:
+        """The pairs with all that the loss wants to know of them beforehand; `model` is as it was before it learnt anything."""
+
+    @abstractmethod
+    def learn(self, model: LanguageModel, pairs: Sequence[Pair], run: Learning) -> None:
+        """Trains `model` in place on prepared pairs until `steps`, or until `run.progress` says stop."""
+
+    @abstractmethod
+    def judge(self, model: LanguageModel, pairs: Sequence[Pair]) -> Liking:
+        """What the model as it is makes of prepared pairs, without gradients."""
 
 
 class WarmStart(ABC):

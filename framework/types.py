@@ -153,6 +153,17 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """A preference as a language model reads it: the shared messages are context, and what differs is judged."""
+
+    chosen: Tokens
+    rejected: Tokens
+    label: float = 1.0  # see `Preference`
+    reference: tuple[float, float] = (0.0, 0.0)  # log-likelihoods of both under the model that is not to be left behind, nats
+    other: Pair | None = None  # the same context, gone on with as in another pair: what KTO measures its distance from the reference by
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What a language model makes of the tokens of an example that have weight."""
 
@@ -206,3 +217,20 @@ class Scores:
     draws: torch.Tensor  # [N] which draws they are, counted through all examples given
     states: torch.Tensor  # [E, D] hidden states at the end of each prompt, differentiable
     examples: torch.Tensor  # [E] which examples they are
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihoods:
+    """Of some of the groups of examples that a model was given, as many as one training pass holds; G: groups of this part, K: examples of each."""
+
+    logprobs: torch.Tensor  # [G, K] sum over tokens of weight times log-probability, nats; differentiable
+    groups: torch.Tensor  # [G] which groups they are
+
+
+@dataclass(frozen=True, slots=True)
+class Liking:
+    """What a model makes of pairs, by a loss."""
+
+    losses: Floats  # [N]
+    rewards: Floats  # [N, 2] of chosen and rejected: β times the logarithm of how much likelier than under the reference they are
+    logprobs: Floats  # [N, 2] log-likelihoods, a mean over their tokens, nats

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from framework.algorithms.optimizer_state import optimizer_tensors, restore_optimizer
 from framework.config import Count, Fraction, NonNegative, Positive
 from framework.errors import TrainingError
-from framework.interfaces import LanguageModel, Learning, Tuning
+from framework.interfaces import ConversationTuning, LanguageModel, Learning
 from framework.types import Ints, Tokens
 
 _TENSORS, _PLAIN = "training.safetensors", "training.json"
 
 
 @dataclass(kw_only=True)
-class SFT(Tuning):
+class SFT(ConversationTuning):
     """Maximum likelihood of the completions (AdamW; warm-up, then a cosine to zero).
 
     Attributes:

@@ -19,7 +19,7 @@ from framework.lm.generate import generate, stream
 from framework.lm.layout import Tree, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
 from framework.lm.precision import bfloat16_if_fast, computing
-from framework.types import Completion, Conversation, Ints, Message, Reading, Sampling, Scores, Tokens
+from framework.types import Completion, Conversation, Ints, Likelihoods, Message, Reading, Sampling, Scores, Tokens
 
 _TOGETHER = 1_024  # states whose likeliest token is sought together
 BUNDLED = Path(__file__).parent / "bundled"
@@ -116,6 +116,18 @@ class CausalLM(LanguageModel):
             draws = first[owners] + np.arange(len(owners)) - np.repeat(starts, np.diff(starts, append=len(owners)))
             draws, examples_here, at = (torch.as_tensor(x, device=self.device) for x in (draws, owners[starts], starts))
             yield Scores(likely, entropies, draws, hidden[at].float(), examples_here)
+
+    def likelihoods(self, groups: Sequence[Sequence[Tokens]]) -> Iterator[Likelihoods]:
+        """See `LanguageModel`."""
+        for members in _passes(groups, self.pass_tokens):
+            found, order = trees([example for number in members for example in groups[number]])
+            owners = torch.as_tensor(order, device=self.device)
+            sums = torch.zeros(len(order), device=self.device)
+            for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+                with computing(self.device, self.dtype):
+                    likely = logprobs(hidden_states(self.model, rows), self._head.weight, rows.targets, bias=self._head.bias)
+                sums = sums.index_add(0, owners[rows.owners], rows.weights * likely)
+            yield Likelihoods(sums.view(len(members), -1), torch.as_tensor(members, device=self.device))
 
     @torch.no_grad()
     def states(self, prompts: Sequence[Ints]) -> Tensor:
@@ -226,6 +238,21 @@ class CausalLM(LanguageModel):
 
     def _text(self, ids: Ints) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _passes(groups: Sequence[Sequence[Tokens]], most: int) -> Iterator[list[int]]:
+    """Numbers of groups in turn, so many together that they hold `most` tokens; one at least."""
+    members: list[int] = []
+    tokens = 0
+    for number, group in enumerate(groups):
+        size = sum(len(example.ids) for example in group)
+        if members and tokens + size > most:
+            yield members
+            members, tokens = [], 0
+        members.append(number)
+        tokens += size
+    if members:
+        yield members
 
 
 def _generator(seed: int | None) -> torch.Generator | None:
