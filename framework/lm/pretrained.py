@@ -22,6 +22,7 @@ from framework.lm.precision import bfloat16_if_fast
 
 _BATCH_TOKENS, _LEARNING_TOKENS = 8_192, 2_048  # tokens of one forward pass, without gradients and with them
 _KEPT_TOKENS = 8_192  # whose activations wait for the backward pass (six layers deep 150 kB each); those of more are computed again
+_FITTED_LINES = 1_024
 _MULTIPLE = 8  # widths, and with gradients numbers of rows, are multiples of this: each shape takes kernels and memory of its own
 
 
@@ -88,9 +89,10 @@ class PretrainedEncoder(LineEncoder):
         return self
 
     def fit(self, lines: Sequence[str]) -> None:
-        """Takes the mean and scale of each feature over the training lines."""
+        """Takes the mean and scale of each feature over the training lines, or over so many of them that more would not change it."""
+        some = lines[:: -(-len(lines) // _FITTED_LINES) or 1]
         with torch.no_grad():
-            self.standardise.fit(self._hidden(self.tokens(lines)))
+            self.standardise.fit(self._hidden(self.tokens(some)))
 
     def tokens(self, lines: Sequence[str]) -> list[bytes]:
         """Token ids as bytes."""

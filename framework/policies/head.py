@@ -56,7 +56,8 @@ class Head(nn.Module):
 
     def __init__(self, shape: tuple[int, int], n_acts: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.read = nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(shape[0] * shape[1], width), nn.ReLU(), nn.Linear(width, width))
+        self.read = nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(shape[0] * shape[1], width), nn.ReLU())
+        self.gather = nn.Linear(width, width)
         self.actor, self.critic = (
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, outputs))
             for outputs in (n_acts, 1)
@@ -85,10 +86,11 @@ class Head(nn.Module):
         return scores
 
     def meaning(self, features: Tensor, index: Tensor) -> Tensor:
-        """The sum over the projected lines of each observation, `[B, W]`; arguments as in `forward`."""
+        """A linear map of the sum over the projected lines of each observation, `[B, W]`; arguments as in `forward`."""
         lines = self.read(features)
         lines = torch.cat([lines, lines.new_zeros(1, lines.shape[1])])
-        return nn.functional.embedding(index, lines).sum(dim=1)
+        meaning: Tensor = self.gather(nn.functional.embedding_bag(index, lines, mode="sum"))
+        return meaning
 
 
 class HeadNetwork(nn.Module):

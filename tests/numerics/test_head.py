@@ -107,7 +107,7 @@ def test_logprobs_entropy_and_values_by_hand() -> None:
     meaning = []
     for text in TEXTS:
         lines = policy.lm.encode(policy.lm.tokens(text.split("\n"))).bfloat16().float().flatten(1).numpy()  # the cache keeps bfloat16
-        meaning.append(layer(head.read[4], np.maximum(layer(head.read[2], lines), 0)).sum(axis=0))
+        meaning.append(layer(head.gather, np.maximum(layer(head.read[2], lines), 0).sum(axis=0)))
     raw, values = branch(head.actor, np.array(meaning)), branch(head.critic, np.array(meaning))[:, 0]
     logits = np.where(MASKS, raw, -np.inf)
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
