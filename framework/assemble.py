@@ -83,10 +83,10 @@ def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
             raise ConfigError("data", f"must be given: data=FILE, or a ready-made source ({', '.join(fitting('data', needs['data']))})")
         put("data", build(config.data, "data", **({"domain": domain} if _takes(config.data, "domain") else {})))
     if "reward" in needs:
-        put("reward", build(config.reward, "reward"))
+        own = "reader" in config.reward or not _takes(config.reward, "reader")  # else it reads as the policy does, by a reader of its own
+        put("reward", build(config.reward, "reward", **({} if own else {"reader": _language_model(config)})))
     if {"lm", "policy"} & needs.keys():
-        adapter = {"adapter": build(config.adapter, "adapter")} if "_target_" in config.adapter else {}
-        put("lm", build(config.lm, "lm", **adapter))
+        put("lm", _language_model(config))
     if "policy" in needs:
         assert domain is not None
         acts = {"domain": domain} if _takes(config.policy, "domain") else {"n_acts": len(domain.acts)}
@@ -94,6 +94,11 @@ def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
     if "warm_start" in needs:
         put("warm_start", build(config.warm_start, "warm_start") if "_target_" in config.warm_start else None)
     return parts
+
+
+def _language_model(config: DictConfig) -> Any:
+    adapter = {"adapter": build(config.adapter, "adapter")} if "_target_" in config.adapter else {}
+    return build(config.lm, "lm", **adapter)
 
 
 def _takes(node: Mapping[str, Any], name: str) -> bool:

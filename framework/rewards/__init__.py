@@ -1,1 +1,1 @@
-"""What a policy may be trained on: `reward=gold|proxy|composite|graders|judge`. Evaluation is always by the domain's own reward."""
+"""What a policy may be trained on: `reward=gold|proxy|composite|graders|judge|bradley_terry|ensemble`. Evaluation is always by the domain's own reward."""

@@ -1,0 +1,69 @@
+"""`reward=ensemble`: several fitted rewards, and what to make of their disagreement.
+
+A policy that is trained on a fitted reward finds where it errs; members that saw other pairs err elsewhere. Coste et al., 2024
+(arXiv:2310.02743), compare the first three ways to be careful; members that agree on everything make all of them alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from framework.config import Count, NonNegative
+from framework.lm.encoder import LineEncoder
+from framework.turn_network import Shape
+from framework.turn_reward import Fitting, TurnReward
+from framework.types import Floats
+
+Aggregation = Literal["mean", "worst", "uncertainty_weighted", "lower_confidence_bound"]
+
+
+class Ensemble(TurnReward):
+    """Members with weights and pairs of their own, drawn with replacement (Efron, 1979).
+
+    Args:
+        reader: see `TurnReward`, as are path, shape, fitting and cache.
+        members: how many, M.
+        aggregation: of a turn's scores s: `mean`; `worst`: the least; `uncertainty_weighted`: mean − λ · variance;
+            `lower_confidence_bound`: mean − λ · standard deviation. Variances are over the members there are, not of a population.
+        caution: λ.
+        bootstrap: whether members have pairs of their own; else only their weights differ at the start.
+    """
+
+    def __init__(
+        self,
+        reader: LineEncoder,
+        path: str | None,
+        shape: Shape,
+        fitting: Fitting,
+        cache: Count,
+        members: Annotated[int, Field(ge=2)],
+        aggregation: Aggregation,
+        caution: NonNegative,
+        bootstrap: bool,
+    ) -> None:
+        super().__init__(reader, path, shape, fitting, cache)
+        self.members, self.aggregation, self.caution, self.bootstrap = members, aggregation, caution, bootstrap
+        self._spreads: list[float] = []
+
+    def aggregate(self, scores: Floats) -> Floats:
+        """See `TurnReward`."""
+        self._spreads.extend(scores.std(axis=1))
+        return combined(scores, self.aggregation, self.caution)
+
+    def metrics(self) -> Mapping[str, float]:
+        """Mean standard deviation of the members' scores over the turns scored since this was last asked."""
+        told = {"disagreement": float(np.mean(self._spreads))} if self._spreads else {}
+        self._spreads.clear()
+        return told
+
+
+def combined(scores: Floats, aggregation: Aggregation, caution: float) -> Floats:
+    """One score a turn, `[T]`, of the members' `[T, M]`; see `Ensemble`."""
+    if aggregation == "worst":
+        return np.asarray(scores.min(axis=1))
+    off = {"mean": np.zeros(len(scores)), "uncertainty_weighted": scores.var(axis=1), "lower_confidence_bound": scores.std(axis=1)}[aggregation]
+    return np.asarray(scores.mean(axis=1) - caution * off)

@@ -1,0 +1,134 @@
+"""What a turn is worth, from the features of its lines: small networks, several of them side by side.
+
+A turn is an observation, whose lines are a set, and an act, which is one line more. Each distinct line is read once and projected once,
+whatever the number of turns it stands in. M members of one shape see the same turns at the same time: their weights have a member
+dimension, and what the reader gives is shared. M: members, T: turns, U: distinct lines, F = K · D: features of a line, W: width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding_bag, layer_norm
+
+from framework.config import Count, Fraction
+from framework.courses import Turn
+from framework.lm.encoder import LineEncoder
+from framework.lm.lines import LineTable
+from framework.types import Ints
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large a network is.
+
+    Attributes:
+        network: `linear`: bilinear in the sum of an observation's lines and in the act's line; `mlp`: with layers between.
+        width: W.
+        dropout: of line features, while it learns.
+    """
+
+    network: Literal["linear", "mlp"] = "mlp"
+    width: Count = 128
+    dropout: Fraction = 0.1
+
+
+class MemberLinear(nn.Module):
+    """M linear layers: `[M, N, in]`, or `[N, in]` that all of them see, to `[M, N, out]`."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See above."""
+        return x @ self.weight + self.bias
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the lines of turns are found among rows of features."""
+
+    lines: Tensor  # rows, one turn's after the other's
+    offsets: Tensor  # [T] where each turn's begin
+    acts: Tensor  # [T] rows
+
+    def sums(self, rows: Tensor) -> Tensor:
+        """The sum over each observation's lines, `[M, T, W]` of `[M, U, W]`."""
+        members, _, width = rows.shape
+        flat = embedding_bag(self.lines, rows.transpose(0, 1).flatten(1), self.offsets, mode="sum")
+        return flat.view(-1, members, width).transpose(0, 1)
+
+
+class Bilinear(nn.Module):
+    """(Pᵀ Σx + p) · (Qᵀa + q) / W, with the features x of an observation's lines and a of the act's: both main effects are in it."""
+
+    def __init__(self, members: int, features: int, width: int) -> None:
+        super().__init__()
+        self.observation, self.act = (MemberLinear(members, features, width) for _ in range(2))
+
+    def forward(self, features: Tensor, places: Places) -> Tensor:
+        """Scores `[M, T]` from `[U, F]`."""
+        observed = places.sums(features @ self.observation.weight) + self.observation.bias
+        return (observed * self.act(features[places.acts])).mean(dim=2)
+
+
+class Perceptron(nn.Module):
+    """The evidence of independent lines adds up, as in the policy's head; a small network weighs it against the act."""
+
+    def __init__(self, members: int, features: int, width: int) -> None:
+        super().__init__()
+        self.line, self.act = (nn.Sequential(MemberLinear(members, features, width), nn.ReLU(), MemberLinear(members, width, width)) for _ in range(2))
+        self.score = nn.Sequential(MemberLinear(members, 3 * width, width), nn.ReLU(), MemberLinear(members, width, 1))
+
+    def forward(self, features: Tensor, places: Places) -> Tensor:
+        """Scores `[M, T]` from `[U, F]`."""
+        distinct, which = places.acts.unique(return_inverse=True)
+        observed, done = (layer_norm(part, part.shape[-1:]) for part in (places.sums(self.line(features)), self.act(features[distinct])[:, which]))
+        scores: Tensor = self.score(torch.cat([observed, done, observed * done], dim=2)).squeeze(2)
+        return scores
+
+
+_NETWORKS = {"linear": Bilinear, "mlp": Perceptron}
+
+
+class TurnNetwork(nn.Module):
+    """Reader, line table and M networks: turns in, scores out.
+
+    Args:
+        reader: of lines; placed and fitted.
+        members: M.
+        shape: of each.
+        cache: lines whose features are kept.
+    """
+
+    def __init__(self, reader: LineEncoder, members: int, shape: Shape, cache: int) -> None:
+        super().__init__()
+        self.reader, self.lines = reader, LineTable(reader, cache)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.networks = _NETWORKS[shape.network](members, reader.shape[0] * reader.shape[1], shape.width)
+
+    def numbers(self, turns: Sequence[Turn]) -> list[Ints]:
+        """For each turn the number of its act's line, then those of its observation's lines; empty lines say nothing."""
+        texts = [[act.replace("\n", " "), *(line for line in observation.split("\n") if line)] for observation, act in turns]
+        numbers = iter(self.lines.numbers([line for lines in texts for line in lines]))
+        return [np.array([next(numbers) for _ in lines]) for lines in texts]
+
+    def forward(self, numbers: Sequence[Ints]) -> Tensor:
+        """Scores `[T, M]` of turns as `numbers` gives them."""
+        distinct, rows = np.unique(np.concatenate(numbers), return_inverse=True)
+        empty = int(distinct[0] == 0)  # the number of no line: its features are nought
+        features = self.lines.features(distinct[empty:]).flatten(1)
+        features = self.dropout(nn.functional.pad(features, (0, 0, empty, 0)))
+        starts = np.cumsum([0, *(len(turn) for turn in numbers[:-1])])
+        lines, offsets = np.delete(rows, starts), starts - np.arange(len(numbers))
+        places = Places(*(torch.as_tensor(part, device=features.device) for part in (lines, offsets, rows[starts])))
+        scores: Tensor = self.networks(features, places).T
+        return scores

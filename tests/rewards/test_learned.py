@@ -1,0 +1,232 @@
+"""Rewards fitted to preferences: what they learn, what they refuse, and their arithmetic by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from preferred import FITTING, SMALL, learning, preferences, reader, worth
+
+from framework.checkpoint import save_checkpoint
+from framework.config import load_domain
+from framework.courses import score_courses, turns_of
+from framework.errors import CheckpointError, ConfigError, DataError, TrainingError
+from framework.interfaces import Learning
+from framework.lm.tfidf import TfidfEncoder
+from framework.losses import bradley_terry
+from framework.rewarded import RewardedWorld
+from framework.rewards.bradley_terry import BradleyTerry
+from framework.rewards.ensemble import Aggregation, Ensemble, combined
+from framework.turn_network import Shape
+from framework.turn_reward import Fitting, Pairs, TurnReward, preference_losses
+from framework.types import Conversation, Message, Preference, Step
+
+PAIRS = preferences(1_500, seed=1)
+HELD_OUT = preferences(600, seed=2)
+BRIEF = replace(FITTING, epochs=2)
+
+
+def single(shape: Shape = SMALL, fitting: Fitting = FITTING, path: str | None = None) -> BradleyTerry:
+    return BradleyTerry(reader(), path, shape, fitting, 1_000)
+
+
+def ensemble(aggregation: Aggregation = "mean", fitting: Fitting = FITTING, bootstrap: bool = True) -> Ensemble:
+    return Ensemble(reader(), None, SMALL, fitting, 1_000, 4, aggregation, 1.0, bootstrap)
+
+
+def agreement(reward: TurnReward) -> float:
+    """With the teacher on held-out pairs, less the most that is possible."""
+    ahead = score_courses(reward, [pair.chosen for pair in HELD_OUT]) - score_courses(reward, [pair.rejected for pair in HELD_OUT])
+    chances = np.array([pair.probability for pair in HELD_OUT])
+    return float(np.mean(np.where(ahead > 0, chances, 1 - chances)) - np.maximum(chances, 1 - chances).mean())
+
+
+@pytest.mark.parametrize("network", ["linear", "mlp"])
+def test_preferences_are_recovered(network: Any) -> None:
+    reward = single(Shape(network, 16, 0.0))
+    reward.fit(PAIRS, learning())
+    assert agreement(reward) > -0.03
+    seen = [("it rains", "sail"), ("the sun shines\nthere is wind", "sail"), ("the mast is broken", "mend_the_mast"), ("there is wind", "stay")]
+    given = reward.score([Step(*turn, {}, {}) for turn in seen])
+    assert np.corrcoef(given, [worth(*turn) for turn in seen])[0, 1] > 0.95
+
+
+def test_an_ensemble_recovers_them_too_and_tells_its_disagreement() -> None:
+    reward = ensemble()
+    reward.fit(PAIRS, learning())
+    assert agreement(reward) > -0.03
+    known, strange = [Step("it rains", "sail", {}, {})], [Step("it rains\n" * 9, "sail", {}, {})]
+    reward.metrics()
+    reward.score(known)
+    near = reward.metrics()["disagreement"]
+    reward.score(strange)
+    assert 0 < near < reward.metrics()["disagreement"]
+    assert reward.metrics() == {}
+
+
+def test_members_are_those_that_would_be_fitted_alone() -> None:
+    """The loss of one member does not reach another."""
+    reward = ensemble(fitting=BRIEF)
+    reward.fit(PAIRS[:80], learning())
+    network, numbers = reward._fitted(), reward._pairs(PAIRS[:80], _turns(PAIRS[:80]), learning())
+    network.zero_grad()
+    preference_losses(network, numbers, np.arange(80), 0.1)[2].backward()  # type: ignore[no-untyped-call]
+    for parameter in network.networks.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad[2].abs().sum() > 0 and parameter.grad[[0, 1, 3]].abs().sum() == 0
+    assert numbers.weights.sum(dim=0).tolist() == [80] * 4 and len({tuple(column) for column in numbers.weights.T.tolist()}) == 4
+
+
+def _turns(pairs: list[Preference]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(turn for pair in pairs for side in (pair.chosen, pair.rejected) for turn in turns_of(side)))
+
+
+@pytest.mark.parametrize("network", ["linear", "mlp"])
+def test_gradients_are_those_of_finite_differences(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reward = single(Shape(network, 8, 0.0), BRIEF)
+    reward.fit(PAIRS[:64], learning())
+    module = reward._fitted().double()
+    exact = module.lines.features
+    monkeypatch.setattr(module.lines, "features", lambda lines: exact(lines).double())
+    found = reward._pairs(PAIRS[:64], _turns(PAIRS[:64]), learning())
+    pairs = Pairs(found.turns, found.courses, *(part.double() for part in (found.labels * 0.9, found.margins + 0.1, found.weights)))
+
+    def loss() -> torch.Tensor:
+        return preference_losses(module, pairs, np.arange(64), 0.05).sum()
+
+    torch.manual_seed(0)
+    module.zero_grad()
+    loss().backward()  # type: ignore[no-untyped-call]
+    for parameter in module.networks.parameters():
+        direction, gradient = torch.randn_like(parameter), parameter.grad
+        assert gradient is not None
+        with torch.no_grad():
+            values = []
+            for step in (1e-5, -2e-5):
+                parameter += step * direction
+                values.append(loss().item())
+            parameter += 1e-5 * direction
+        assert (gradient * direction).sum().item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-8)
+
+
+def test_the_loss_by_hand() -> None:
+    """Soft labels are a cross-entropy, a course is the sum of its turns, a turn in both cancels out."""
+    turns = [np.array([number]) for number in range(3)]
+    courses = [(np.array([0, 1]), np.array([0, 2])), (np.array([2]), np.array([1, 1]))]
+    scores = torch.tensor([[5.0], [1.0], [-0.5]])
+    pairs = Pairs(turns, courses, torch.tensor([1.0, 0.25]), torch.tensor([0.0, 0.5]), torch.tensor([[1.0], [3.0]]))
+    found = preference_losses(lambda asked: scores[np.concatenate(asked)], pairs, np.arange(2), 0.1)  # type: ignore[arg-type]
+    first = np.log1p(np.exp(-1.5)) + 0.1 * 10.5**2
+    ahead = -0.5 - 2.0 - 0.5
+    second = 0.25 * np.log1p(np.exp(-ahead)) + 0.75 * np.log1p(np.exp(ahead)) + 0.1 * 1.5**2
+    assert found.tolist() == [pytest.approx((first + 3 * second) / 4)]
+
+
+@pytest.mark.parametrize("margin", [None, torch.tensor([0.5, 0.0, 2.0])])
+def test_the_loss_is_that_of_trl(margin: torch.Tensor | None) -> None:
+    trl = pytest.importorskip("trl")
+    scores = torch.randn(6, 1, generator=torch.Generator().manual_seed(3))
+    gathering = SimpleNamespace(gather=lambda value: value, gather_for_metrics=lambda value: value)
+    names = ("num_tokens", "min_reward", "mean_reward", "max_reward", "accuracy", "margin")
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=False), args=SimpleNamespace(center_rewards_coefficient=0.02), accelerator=gathering, _total_train_tokens=0, _tp_size=1
+    )
+    trainer._metrics = {"eval": {name: [] for name in names}}
+    inputs = {"attention_mask": torch.ones(6, 2), **({} if margin is None else {"margin": margin})}
+    theirs = trl.RewardTrainer.compute_loss(trainer, lambda **_: SimpleNamespace(logits=scores), inputs)
+    assert bradley_terry(*scores.squeeze(1).chunk(2), margin, 0.02).mean().item() == pytest.approx(theirs.item(), rel=1e-6)
+
+
+def test_aggregations_by_hand() -> None:
+    scores = np.array([[1.0, 2.0, 6.0], [0.0, 0.0, 0.0]])  # mean 3, variance 14/3
+    assert combined(scores, "mean", 9.0).tolist() == [3.0, 0.0]
+    assert combined(scores, "worst", 9.0).tolist() == [1.0, 0.0]
+    assert combined(scores, "uncertainty_weighted", 0.5).tolist() == pytest.approx([3 - 7 / 3, 0.0])
+    assert combined(scores, "lower_confidence_bound", 0.5).tolist() == pytest.approx([3 - (14 / 3) ** 0.5 / 2, 0.0])
+
+
+@pytest.mark.parametrize("make", [single, ensemble])
+def test_saved_and_loaded_it_scores_alike(make: Any, tmp_path: Path) -> None:
+    reward, turns = make(fitting=BRIEF), [Step("it rains\nthere is wind", "sail", {}, {}), Step("", "", {}, {}), Step("it snows", "stay", {}, {})]
+    reward.fit(PAIRS[:200], learning())
+    save_checkpoint(tmp_path / "run" / "checkpoint", reward.save, {})
+    other = make(fitting=BRIEF)
+    other.path = str(tmp_path / "run")
+    other.prepare(["anything"])
+    assert other.score(turns).tolist() == reward.score(turns).tolist()
+    assert other.score(turns[::-1]).tolist() == reward.score(turns).tolist()[::-1]
+    assert np.isfinite(other.score(turns)).all() and other.score([]).shape == (0,)
+
+
+def test_fits_are_repeatable_and_seeds_differ() -> None:
+    turns, scores = [Step("it rains", "sail", {}, {})], []
+    for seed in (0, 0, 1):
+        reward = single(fitting=BRIEF)
+        torch.rand(1)
+        reward.fit(PAIRS[:200], learning(seed))
+        scores.append(float(reward.score(turns)[0]))
+    assert scores[0] == scores[1] != scores[2]
+
+
+def test_a_fit_ends_when_it_is_told_to_and_is_scored_as_it_is_then() -> None:
+    reward, turn, seen = single(), [Step("it rains", "sail", {}, {})], list[float]()
+
+    def progress(steps: int, metrics: Any) -> bool:
+        seen.append(float(reward.score(turn)[0]))
+        return steps < 3
+
+    reward.fit(PAIRS[:200], Learning(progress, 0, torch.device("cpu")))
+    assert len(seen) == len(set(seen)) == 3 and reward.score(turn)[0] == seen[-1]
+
+
+def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="reward.path: must be given"):
+        single().prepare([])
+    with pytest.raises(ConfigError, match="not fitted"):
+        single().score([Step("a", "b", {}, {})])
+    with pytest.raises(CheckpointError, match="no checkpoint.json"):
+        single(path=str(tmp_path)).prepare([])
+    with pytest.raises(DataError, match="there are none"):
+        single().fit([], learning())
+    with pytest.raises(ValueError, match="reader: str is no reader of lines"):
+        BradleyTerry("minilm", None, SMALL, FITTING, 10)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="learning_rate"):
+        single(fitting=replace(FITTING, learning_rate=1e30)).fit(PAIRS, learning())
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (BradleyTerry(TfidfEncoder(25), None, SMALL, BRIEF, 10), "reader.max_features is 24 there and 25 here"),
+        (BradleyTerry(reader(), None, Shape("linear", 16, 0.0), BRIEF, 10), "shape.network is 'mlp' there and 'linear' here"),
+        (ensemble(), "members is 1 there and 4 here"),
+    ],
+)
+def test_a_reward_of_another_configuration_is_refused_by_name(other: TurnReward, told: str, tmp_path: Path) -> None:
+    reward = single(fitting=BRIEF)
+    reward.fit(PAIRS[:100], learning())
+    reward.save(tmp_path)
+    with pytest.raises(CheckpointError, match=told):
+        other.load(tmp_path, torch.device("cpu"))
+    (tmp_path / "reward.safetensors").write_bytes(b"{}")
+    with pytest.raises(CheckpointError, match="holds no fitted reward"):
+        reward.load(tmp_path, torch.device("cpu"))
+
+
+def test_turns_of_a_conversation() -> None:
+    said = [Message("system", "be brief"), Message("user", "a\nb"), Message("assistant", "x"), Message("user", "c"), Message("assistant", "y")]
+    assert turns_of(Conversation(said)) == [("be brief\na\nb", "x"), ("c", "y")]
+    assert turns_of(Conversation(said[1:3])) == [("a\nb", "x")]
+
+
+def test_a_world_is_paid_by_it() -> None:
+    reward, world = single(fitting=BRIEF), load_domain("finance", "SuitabilityDesk").make("train")
+    reward.fit(PAIRS[:100], learning())
+    paid = RewardedWorld(world, reward, [])
+    shown, _ = paid.reset(seed=1)
+    assert paid.step(3)[1] == reward.score([Step(shown, world.acts[3], {}, {})])[0]
