@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from framework.checkpoint import open_checkpoint, save_checkpoint
-from framework.config import Count, Fraction
+from framework.config import Count, Fraction, NonNegative
+from framework.constrained import cautious_prices, check_limits, excess
 from framework.errors import CheckpointError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
@@ -38,11 +39,14 @@ class Train(Experiment):
         curve_episodes: of each of them.
         explore_episodes: random episodes on which the policy's statistics are fitted.
         most_abstained: share of turns for which a reward may fail before the run stops (`framework.rewards.guard`).
+        caution: of the demonstrations, where the algorithm keeps cost limits (`framework.constrained.cautious_prices`).
     """
 
-    def __init__(self, episodes: Count, curve_points: Count, curve_episodes: Count, explore_episodes: Count, most_abstained: Fraction) -> None:
+    def __init__(
+        self, episodes: Count, curve_points: Count, curve_episodes: Count, explore_episodes: Count, most_abstained: Fraction, caution: NonNegative
+    ) -> None:
         self.episodes, self.curve_points, self.curve_episodes, self.explore_episodes = episodes, curve_points, curve_episodes, explore_episodes
-        self.most_abstained = most_abstained
+        self.most_abstained, self.caution = most_abstained, caution
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
@@ -52,6 +56,8 @@ class Train(Experiment):
     def run(self, run: Run) -> bool:
         """See `Experiment`."""
         resumed, directory = run.settings.resume, None
+        if run.algorithm.constrained:
+            check_limits(run.domain)
         reward = self._reward(run)
         if resumed:
             directory, record = open_checkpoint(Path(resumed))
@@ -62,13 +68,14 @@ class Train(Experiment):
             run.policy.load(directory, run.device)
         else:
             record = {"curve": [], "best": None, "wall_s": -time.monotonic(), "env_steps": 0, "gold_returns": []}
+            record["constrained"] = run.algorithm.constrained
             run.policy.prepare(list(observations(run.domain.make("train"), self.explore_episodes)), run.device)
             record["before"] = asdict(evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns)
             self._warm_start(run)
         self._learn(run, record, directory, reward)
         run.policy.load(open_checkpoint(run.directory / "best")[0], run.device)
         self._keep(run, record, finished=True)
-        summary, evaluations = judge(run, self.episodes)
+        summary, evaluations = judge(run, self.episodes, run.algorithm.constrained)
         summary |= {key: record[key] for key in ("before", "best", "env_steps")} | {"wall_s": round(record["wall_s"] + time.monotonic(), 1)}
         write_json(run.directory / "summary.json", summary)
         write_report(summary, evaluations, run.directory, run.title)
@@ -82,7 +89,8 @@ class Train(Experiment):
         """Clones demonstrations, where the run is to begin so."""
         if run.warm_start is None:
             return
-        demonstrations = run.domain.demonstrations("train", run.settings.seed)
+        prices = cautious_prices(run.domain.oracle("train"), self.caution) if run.algorithm.constrained else None
+        demonstrations = run.domain.demonstrations("train", run.settings.seed, prices=prices)
         with progress("warm start", run.warm_start.steps(run.policy)) as tell:
             run.warm_start.fit(run.policy, demonstrations, tell)  # type: ignore[arg-type]
 
@@ -119,20 +127,25 @@ class Train(Experiment):
                     self._keep(run, record, finished=False)
                 return stop.signal is None
 
-            run.algorithm.learn(run.policy, make_world, Learning(between_rollouts, run.settings.seed, run.device, directory))
+            run.algorithm.learn(run.policy, make_world, Learning(between_rollouts, run.settings.seed, run.device, directory, run.domain.cost_limits))
         if stop.signal is not None:
             raise Interrupted(stop.exit_code, f"python run.py resume={run.directory}")
         record["env_steps"] = total
         self._point(run, record)
 
     def _point(self, run: Run, record: dict[str, Any]) -> None:
-        """One point of the learning curve; the policy that did best on the validation split so far is kept."""
-        returns = evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns
+        """One point of the learning curve; the policy that did best on the validation split so far is kept.
+
+        Where limits are to be kept, the best is the nearest to keeping them, and of those that keep them the one that earns most.
+        """
+        found = evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0)
+        returns, over = found.returns, excess(found.costs, run.domain.cost_limits) if run.algorithm.constrained else 0.0
         record["curve"].append([record["env_steps"], asdict(returns)])
-        if record["best"] is None or returns.mean > record["best"][1]:
-            record["best"] = [record["env_steps"], returns.mean]
+        if record["best"] is None or (-over, returns.mean) > (-record["best"][2], record["best"][1]):
+            record["best"] = [record["env_steps"], returns.mean, over]
             save_checkpoint(run.directory / "best", run.policy.save, {"env_steps": record["env_steps"]})
-        run.tracker.log({"validation/return": returns.mean, "validation/low": returns.low, "validation/high": returns.high}, record["env_steps"])
+        costs = {f"validation/cost/{name}": cost for name, cost in found.costs.items()}
+        run.tracker.log({"validation/return": returns.mean, "validation/low": returns.low, "validation/high": returns.high, **costs}, record["env_steps"])
         references = {name: reference.value for name, reference in run.domain.oracle("validation").references.items()}
         points = [(steps, Estimate(**estimate)) for steps, estimate in record["curve"]]
         learning_curve(points, references, run.title, run.directory / "learning_curve.png")

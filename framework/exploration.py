@@ -31,7 +31,7 @@ class ExploringStarts(gymnasium.Wrapper[str, int, str, int]):
         self.rng = np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """See `gymnasium.Env`."""
+        """See `gymnasium.Env`; the information says whether the episode is `explored`."""
         if seed is not None:
             self.rng = np.random.default_rng(seed)
         text, info = self._world.reset(seed=seed, options=options)
@@ -44,4 +44,4 @@ class ExploringStarts(gymnasium.Wrapper[str, int, str, int]):
                 self._beneath.set_state(before)
             else:
                 text, info = moved, told
-        return text, info
+        return text, info | {"explored": True}

@@ -30,10 +30,22 @@ class FiniteOracle(Oracle):
     def __init__(self, model: DecisionModel, limits: Mapping[str, float]) -> None:
         self.process, self._limits = FiniteProcess(model), limits
         self._optimal = self.process.solve(self.process.reward)
+        self._charged: tuple[Mapping[str, float], Floats] = ({}, self._optimal)  # prices, and the values they were last asked for
 
     def action_values(self, states: Ints) -> Floats:
         """See `Oracle`."""
         return np.asarray(self._optimal[self.process.rows(states)])
+
+    @property
+    def prices(self) -> Mapping[str, float]:
+        """See `Oracle`."""
+        return self._constrained[1]
+
+    def charged_values(self, states: Ints, prices: Mapping[str, float]) -> Floats:
+        """See `Oracle`; solved anew for other prices than the last."""
+        if prices != self._charged[0]:
+            self._charged = (dict(prices), self.process.solve(self.process.charged(prices)))
+        return np.asarray(self._charged[1][self.process.rows(states)])
 
     def probabilities(self, reference: str, states: Ints) -> Floats:
         """See `Oracle`."""
@@ -51,16 +63,22 @@ class FiniteOracle(Oracle):
         process, shape = self.process, self.process.mask.shape
         constants = [process.always(act) for act in range(shape[1])]
         optimum = one_hot(self._optimal.argmax(axis=1), shape)
-        occupancy = constrained_occupancy(lambda weights: process.occupancy(process.greedy(weights)), process.worth, self._limits)
-        visits = occupancy.sum(axis=1, keepdims=True)
         return {
             "random": process.mask / process.mask.sum(axis=1, keepdims=True),
             "best_constant": max(constants, key=lambda policy: process.worth(process.occupancy(policy)).value),
             "heuristic": one_hot(np.array([process.model.heuristic(state) for state in process.states]), shape),
             "optimum": optimum,
-            "constrained_optimum": np.where(visits > 0, occupancy / np.where(visits > 0, visits, 1), optimum),
+            "constrained_optimum": self._constrained[0],
             "proxy_optimum": one_hot(process.solve(process.proxy).argmax(axis=1), shape),
         }
+
+    @cached_property
+    def _constrained(self) -> tuple[Floats, Mapping[str, float]]:
+        """The optimum within the limits, `[S, A]`, and its prices; where it never comes it does as the optimum does."""
+        process = self.process
+        occupancy, prices = constrained_occupancy(lambda weights: process.occupancy(process.greedy(weights)), process.worth, self._limits)
+        visits = occupancy.sum(axis=1, keepdims=True)
+        return np.where(visits > 0, occupancy / np.where(visits > 0, visits, 1), one_hot(self._optimal.argmax(axis=1), process.mask.shape)), prices
 
 
 class FiniteDomain(Domain):

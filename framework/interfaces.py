@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -97,6 +97,15 @@ class Oracle(ABC):
     def action_values(self, states: Ints) -> Floats:
         """Optimal action values `[B, A]` of information states `[B, K]`; -inf where the act is not allowed."""
 
+    @property
+    def prices(self) -> Mapping[str, float]:
+        """What the constrained optimum would give for one violation more, by cost: its Lagrange multipliers, 0 where a limit does not bind."""
+        raise TypeError(f"{type(self).__name__} knows no prices of its cost limits")
+
+    def charged_values(self, states: Ints, prices: Mapping[str, float]) -> Floats:
+        """`action_values` where each violation is charged at its price: of the reward less the sum of price times cost."""
+        raise TypeError(f"{type(self).__name__} cannot charge costs")
+
     @abstractmethod
     def probabilities(self, reference: str, states: Ints) -> Floats:
         """What a reference policy does: `[B, A]`; there is none for references that only have a value, as `informed`."""
@@ -122,13 +131,14 @@ class Domain(ABC):
     def oracle(self, split: str) -> Oracle:
         """The truth about a split."""
 
-    def demonstrations(self, split: str, seed: int, wander: float = 0.5) -> Iterator[Demonstration]:
+    def demonstrations(self, split: str, seed: int, wander: float = 0.5, prices: Mapping[str, float] | None = None) -> Iterator[Demonstration]:
         """Endless situations with the worth of every act, met on the optimal policy's way and off it.
 
         Args:
             split: where the situations come from.
             seed: of the choice of episodes and of wandering.
             wander: share of acts taken at random, so that situations off the best path are met too.
+            prices: of costs, where acts are worth their reward less what they cost.
         """
         world, oracle, rng = self.make(split), self.oracle(split), np.random.default_rng(seed)
         while True:
@@ -136,7 +146,7 @@ class Domain(ABC):
             ended = False
             while not ended:
                 state = world.information_state()
-                values = oracle.action_values(np.array([state]))[0]
+                values = (oracle.charged_values(np.array([state]), prices) if prices else oracle.action_values(np.array([state])))[0]
                 yield Demonstration(text, info["action_mask"], values, state)
                 act = rng.choice(np.flatnonzero(info["action_mask"])) if rng.random() < wander else values.argmax()
                 text, _, terminated, truncated, info = world.step(int(act))
@@ -207,7 +217,7 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def likelihoods(self, groups: Sequence[Sequence[Tokens]]) -> Iterator[Likelihoods]:
-        """How likely whole examples are, in parts that one training pass can hold.
+        """How likely whole examples are, in the order of the groups, in parts that one training pass can hold.
 
         A group are the examples whose loss is one, as many in each; they are never parted. A context that examples of a part share is
         read once. Each part is to be sent backward before the next is drawn.
@@ -381,6 +391,7 @@ class Learning:
     seed: int
     device: torch.device
     resume: Path | None = None  # where `Algorithm.save` wrote
+    cost_limits: Mapping[str, float] = field(default_factory=dict)  # of expected costs an episode, for an algorithm that keeps them
 
 
 class Algorithm(ABC):
@@ -388,6 +399,7 @@ class Algorithm(ABC):
 
     total_steps: int  # environment steps of a whole run
     improves: ClassVar[type] = Policy  # what kind of policy
+    constrained: ClassVar[bool] = False  # whether it keeps cost limits: the run is then begun and judged within them
 
     @abstractmethod
     def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:

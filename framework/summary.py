@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from framework.constrained import constrained_score, excess
 from framework.evaluation import Evaluation, evaluate
 from framework.experiment import Run
 from framework.interfaces import Domain
@@ -22,8 +23,14 @@ _RIVALS = ("random", "best_constant", "heuristic", "optimum")
 _REFERENCES = (*_RIVALS, "constrained_optimum", "proxy_optimum", "informed")
 
 
-def judge(run: Run, episodes: int) -> tuple[dict[str, Any], list[Evaluation]]:
-    """Evaluates the policy on every held-out split and sums it up as plain data."""
+def judge(run: Run, episodes: int, constrained: bool = False) -> tuple[dict[str, Any], list[Evaluation]]:
+    """Evaluates the policy on every held-out split and sums it up as plain data.
+
+    Args:
+        run: whose policy.
+        episodes: of each split.
+        constrained: whether it was to keep the domain's cost limits.
+    """
     domain, splits = run.domain, ["test", "validation", "shift", *run.domain.real_splits]
     evaluations = {}
     with progress("evaluate", len(splits)) as tell:
@@ -45,9 +52,22 @@ def judge(run: Run, episodes: int) -> tuple[dict[str, Any], list[Evaluation]]:
         "costs": {name: {"mean": cost, "limit": domain.cost_limits.get(name)} for name, cost in test.costs.items()},
         "costs_of_references": {name: dict(oracle.references[name].costs) for name in (*_RIVALS, "constrained_optimum")},
     }
+    if constrained:
+        summary["constrained"] = {split: _within(domain, evaluations[split]) for split in ("test", "validation", "shift")}
     for split in domain.real_splits:
         summary[split] = _recorded(domain, evaluations[split])
     return summary, list(evaluations.values())
+
+
+def _within(domain: Domain, evaluation: Evaluation) -> dict[str, Any]:
+    """Share of the constrained optimum, and which limits were kept."""
+    oracle = domain.oracle(evaluation.split)
+    return {
+        "score": asdict(constrained_score(evaluation.returns, oracle)),
+        "costs": {name: {"mean": evaluation.costs[name], "limit": limit} for name, limit in domain.cost_limits.items()},
+        "excess": excess(evaluation.costs, domain.cost_limits),
+        "prices": dict(oracle.prices),
+    }
 
 
 def _recorded(domain: Domain, evaluation: Evaluation) -> dict[str, Any]:
@@ -89,6 +109,8 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
         table.add_row(name.replace("_", " "), f"{references[name]:.3f}", f"{(references[name] - low) / (high - low):.3f}", *_costs(costs[name], summary))
     table.add_row("limit", "", "", *limits, style="dim")
     console.print(table)
+    if "constrained" in summary:
+        _print_within(console, summary["constrained"])
     for split in (key for key, value in summary.items() if isinstance(value, dict) and "rivals" in value):
         _print_recorded(console, split, summary[split])
     console.print(
@@ -110,6 +132,18 @@ def _story(split: str, episode: Episode) -> list[list[str | float]]:
         [split, episode.seed, step.observation, step.act, sum(step.reward_terms.values()), ", ".join(n for n, c in step.costs.items() if c), episode.value]
         for step in episode.steps
     ]
+
+
+def _print_within(console: Console, splits: Mapping[str, Any]) -> None:
+    costs = splits["test"]["costs"]
+    table = Table(title="within the cost limits: random acts 0, constrained optimum 1", title_justify="left")
+    for column in ("trained", "score within limits [95 %]", *(f"{name} ≤ {cost['limit']:g}" for name, cost in costs.items()), "limits"):
+        table.add_column(column, justify="left" if column == "trained" else "right")
+    for split, told in (("test", "unseen wordings (test)"), ("validation", "known wordings"), ("shift", "shifted world")):
+        found = splits[split]
+        means = [f"{cost['mean']:.3f}" for cost in found["costs"].values()]
+        table.add_row(told, _interval(found["score"]), *means, "broken" if found["excess"] else "kept", style="bold" if split == "test" else None)
+    console.print(table)
 
 
 def _print_recorded(console: Console, split: str, recorded: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from stable_baselines3 import PPO as Sb3PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from framework.algorithms import sb3_state
 from framework.algorithms.networks import network_policy
@@ -65,7 +65,7 @@ class _Boundary(BaseCallback):
         if episodes := self.model.ep_info_buffer:
             metrics["rollout/return"] = float(np.mean([episode["r"] for episode in episodes]))
             metrics["rollout/length"] = float(np.mean([episode["l"] for episode in episodes]))
-        return metrics
+        return metrics | self._algorithm.metrics()
 
 
 @dataclass(kw_only=True)
@@ -104,8 +104,16 @@ class StableBaselines(Algorithm):
     def model(self, venv: VecNormalize, **settings: Any) -> BaseAlgorithm:
         """SB3's own object."""
 
+    def charge(self, venv: VecEnv, run: Learning) -> VecEnv:
+        """What the learner is paid by: the worlds themselves, or something that stands before them."""
+        return venv
+
     def anneal(self, model: Any, share: float) -> None:
         """Called between rollouts with the share of the run that is over; for schedules that SB3 does not have."""
+
+    def metrics(self) -> dict[str, float]:
+        """What else is worth reporting between rollouts, after `anneal`."""
+        return {}
 
     def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
         """See `Algorithm`."""
@@ -113,7 +121,7 @@ class StableBaselines(Algorithm):
         venv = DummyVecEnv([lambda: Monitor(EncodedWorld(self._start(make_world()), learner))] * self.n_envs)
         end = self.learning_rate if self.learning_rate_end is None else self.learning_rate_end
         self._model = self.model(
-            VecNormalize(venv, norm_obs=False, norm_reward=self.normalize_reward, gamma=self.gamma),
+            VecNormalize(self.charge(venv, run), norm_obs=False, norm_reward=self.normalize_reward, gamma=self.gamma),
             learning_rate=lambda remaining: end + remaining * (self.learning_rate - end),
             gamma=self.gamma,
             seed=run.seed,
@@ -122,7 +130,7 @@ class StableBaselines(Algorithm):
             **{name: getattr(self, name) for name in self.own},
         )
         if run.resume is not None:
-            sb3_state.load(self._model, run.resume)
+            self.load(run.resume)
         try:
             left = self.total_steps - self._model.num_timesteps
             self._model.learn(left, callback=_Boundary(self, run.progress), log_interval=sys.maxsize, reset_num_timesteps=run.resume is None)
@@ -134,6 +142,11 @@ class StableBaselines(Algorithm):
         """See `Algorithm`."""
         assert self._model is not None
         sb3_state.save(self._model, directory)
+
+    def load(self, directory: Path) -> None:
+        """Puts a freshly made model where `save` left one."""
+        assert self._model is not None
+        sb3_state.load(self._model, directory)
 
     def _start(self, world: World) -> gymnasium.Env[str, int]:
         return ExploringStarts(world, self.exploring_starts, self.exploring_acts) if self.exploring_starts else world

@@ -27,17 +27,18 @@ class EncodedWorld(gymnasium.Wrapper):  # type: ignore[type-arg]
         self.observation_space, self._policy = policy.space, policy
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """See `gymnasium.Env`."""
+        """See `gymnasium.Env`; the information says whether the episode is `explored`, if it is."""
         text, info = self.env.reset(seed=seed, options=options)
-        return self._encode(text, info), {}
+        return self._encode(text, info), {"explored": True} if info.get("explored") else {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """See `gymnasium.Env`."""
+        """See `gymnasium.Env`; the information holds the costs of the act, if it has any."""
         text, reward, terminated, truncated, info = self.env.step(int(action))
         if not math.isfinite(reward):
             act = self.unwrapped.acts[int(action)]  # type: ignore[attr-defined]
             raise TrainingError(f"the act {act!r} was given a reward of {reward}; mend the world's numbers: experiment=check_domain finds where")
-        return self._encode(text, info), float(reward), terminated, truncated, {}
+        costs = {name: float(cost) for name, cost in info["costs"].items() if cost}
+        return self._encode(text, info), float(reward), terminated, truncated, {"costs": costs} if costs else {}
 
     def current(self) -> np.ndarray:
         """The observation of the present state, after `set_state`."""

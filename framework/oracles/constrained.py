@@ -19,8 +19,13 @@ _MAX_POLICIES = 100
 _TOLERANCE = 1e-7  # of the return's scale
 
 
-def constrained_occupancy(best_response: Callable[[Mapping[str, float]], Floats], worth: Callable[[Floats], Reference], limits: Mapping[str, float]) -> Floats:
-    """How often the constrained optimum takes each act in each state.
+def constrained_occupancy(
+    best_response: Callable[[Mapping[str, float]], Floats], worth: Callable[[Floats], Reference], limits: Mapping[str, float]
+) -> tuple[Floats, dict[str, float]]:
+    """How often the constrained optimum takes each act in each state, and what it would give to be allowed one violation more, by cost.
+
+    These prices are the programme's dual solution, the Lagrange multipliers of the limits: 0 where a limit does not bind. The optimum
+    draws lots between policies that are all best where costs are charged at these prices, and of which single ones may break a limit.
 
     Args:
         best_response: occupancy of the policy that is best where each cost is charged at a given price.
@@ -33,7 +38,7 @@ def constrained_occupancy(best_response: Callable[[Mapping[str, float]], Floats]
     occupancies = [best_response({})]
     points = [worth(occupancies[0])]
     if all(points[0].costs.get(name, 0.0) <= limit for name, limit in limits.items()):
-        return occupancies[0]
+        return occupancies[0], dict.fromkeys(limits, 0.0)
     bound = np.array(list(limits.values()))
     dear = 1e6 * max(1.0, abs(points[0].value))  # price of a limit that no mixture of the policies found keeps
     while len(points) < _MAX_POLICIES:
@@ -48,7 +53,7 @@ def constrained_occupancy(best_response: Callable[[Mapping[str, float]], Floats]
             b_eq=[1.0],
         )
         weights, breach = programme.x[: len(points)], programme.x[len(points) :]
-        prices = dict(zip(limits, -programme.ineqlin.marginals, strict=True))
+        prices = dict(zip(limits, np.maximum(-programme.ineqlin.marginals, 0.0).tolist(), strict=True))
         found = best_response(prices)
         new = worth(found)
         charged = new.value - sum(price * new.costs.get(name, 0.0) for name, price in prices.items())
@@ -57,7 +62,7 @@ def constrained_occupancy(best_response: Callable[[Mapping[str, float]], Floats]
             if (breach > 1e-9).any():
                 told = ", ".join(f"{name} (at least {limits[name] + over:.4g})" for name, over in zip(limits, breach, strict=True) if over > 1e-9)
                 raise ValueError(f"no policy keeps the cost limits: {told}")
-            return np.asarray(sum(weight * occupancy for weight, occupancy in zip(weights, occupancies, strict=True)))
+            return np.asarray(sum(weight * occupancy for weight, occupancy in zip(weights, occupancies, strict=True))), prices
         occupancies.append(found)
         points.append(new)
     raise ValueError(f"the constrained optimum was not found with {_MAX_POLICIES} policies")

@@ -150,10 +150,13 @@ class FiniteProcess:
                 return np.asarray(action_values)
         raise ValueError(f"values have not settled after {_MAX_SWEEPS:,} sweeps; does every policy come to an end?")
 
-    def greedy(self, weights: Mapping[str, float]) -> Floats:
-        """The best policy where costs are charged at these weights."""
-        charged = self.reward - sum((weight * self.costs[name] for name, weight in weights.items() if name in self.costs), np.zeros(self.reward.shape))
-        return one_hot(self.solve(charged).argmax(axis=1), self.mask.shape)
+    def charged(self, prices: Mapping[str, float]) -> Floats:
+        """The reward less the costs at these prices, `[S, A]`."""
+        return self.reward - sum((price * self.costs[name] for name, price in prices.items() if name in self.costs), np.zeros(self.reward.shape))
+
+    def greedy(self, prices: Mapping[str, float]) -> Floats:
+        """The best policy where costs are charged at these prices."""
+        return one_hot(self.solve(self.charged(prices)).argmax(axis=1), self.mask.shape)
 
     def occupancy(self, policy: Floats) -> Floats:
         """Expected number of times an episode takes each act in each state, `[S, A]`."""

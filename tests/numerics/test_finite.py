@@ -104,6 +104,12 @@ def test_the_constrained_optimum_is_that_of_the_linear_programme(maze: Maze) -> 
         assert within.costs["harm"] <= limit + 1e-8
         policy = oracle.probabilities("constrained_optimum", np.arange(N)[:, None])
         assert maze.worth(policy, maze.reward) == pytest.approx(within.value, abs=1e-6)  # one policy does it, by drawing lots
+        charged = maze.reward - oracle.prices["harm"] * maze.cost
+        dual = max(maze.worth(policy, charged) for policy in maze.deterministic()) + oracle.prices["harm"] * limit
+        assert dual == pytest.approx(within.value, abs=1e-6)  # strong duality: the price is the multiplier
+        values = oracle.charged_values(np.arange(N)[:, None], oracle.prices)
+        expected = charged + maze.moves[:, :, :N] @ values.max(axis=1)
+        assert np.where(np.isfinite(values), values - expected, 0) == pytest.approx(0, abs=1e-8)  # Bellman's equation, costs charged
     with pytest.raises(ValueError, match=f"no policy keeps the cost limits: harm .at least {least:.4g}"):
         _ = FiniteOracle(maze, {"harm": 0.9 * least}).references
 

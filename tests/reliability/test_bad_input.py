@@ -71,6 +71,9 @@ WRONG: dict[str, tuple[str, ...]] = {
     "lm.layers=[-1]": ("lm", "layers must be one or more"),
     "domain.worlds.SuitabilityDesk.utterances=0": ("domain.worlds.SuitabilityDesk.utterances", "greater than or equal to 1"),
     "domain.worlds.SuitabilityDesk.numbers.accuracy.reaction=2": ("domain.worlds.SuitabilityDesk.numbers.accuracy.reaction", "less than or equal to 1"),
+    "domain.worlds.SuitabilityDesk.cost_limits.unsuitabel=0.1": ("cost_limits.unsuitabel", "did you mean 'unsuitable'?"),
+    "domain.worlds.SuitabilityDesk.cost_limits.unsuitable=-0.1": ("cost_limits.unsuitable", "greater than or equal to 0"),
+    "algo=ppo_lagrangian algo.multiplier_rate=0": ("algo.multiplier_rate", "greater than 0"),
     # devices
     "device=gpu": ("device", "'gpu' is not auto, cpu, cuda"),
     "device=cuda:99": ("device", "cuda:99 was asked for", "device=cpu"),
@@ -101,6 +104,12 @@ def test_wrong_settings(arguments: str, start: Start, tmp_path: Path) -> None:
     told = str(raised.value)
     assert all(part in told for part in WRONG[arguments]), told
     assert len(told) < 600 and not left_behind(tmp_path)
+
+
+def test_a_limit_on_what_nothing_costs(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cost_limits.overtirage: nothing costs that in NewbornTriage; did you mean 'overtriage'\?"):
+        start(tmp_path / "run", *QUICK, *FEW, "algo=ppo_lagrangian", "+domain.worlds.NewbornTriage.cost_limits.overtirage=0.03")
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -242,7 +251,7 @@ def test_a_preset_goes_with_every_experiment(experiment: str, command: Command, 
     done = command("preset=smoke", f"experiment={experiment}", "checkpoint=null", "--cfg", "job")
     assert done.returncode == 0
     known = {"check_domain": set[str](), "evaluate": {"episodes", "rows", "max_tokens"}}
-    known["train"] = {"episodes", "curve_points", "curve_episodes", "explore_episodes", "most_abstained"}
+    known["train"] = {"episodes", "curve_points", "curve_episodes", "explore_episodes", "most_abstained", "caution"}
     shown = done.stdout.split("\nexperiment:\n")[1].split("\n")
     keys = {line.strip().split(":")[0] for line in shown[: next(i for i, line in enumerate(shown) if not line.startswith(" "))]}
     assert keys - {"_target_"} <= known[experiment], "the preset sets what this experiment does not know"

@@ -99,6 +99,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         [*of("a2c"), "algo.total_steps=16384", "algo.n_steps=8"],
         of("trpo"),
+        of("ppo_lagrangian"),
         # a cache so small that lines are dropped and read again
         [*SMALL, "algo.exploring_starts=1.0", "algo.critic_warmup=0.6", "algo.normalize_reward=false", "algo.target_kl=0.001", "policy.cache=40"],
         [*(argument for argument in SMALL if not argument.startswith("warm_start")), "warm_start.demonstrations=1024", "warm_start.epochs=1"],
@@ -107,7 +108,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["preset=smoke", "warm_start=none", "lm.layers=[1]", "adapter=lora", "tracker=none", "threads=1", "algo.n_envs=8", "algo.n_steps=8"]
         + ["algo.batch_size=64", "algo.total_steps=320", "experiment.curve_points=2"],
     ],
-    ids=["a2c", "trpo", "unusual", "warm", "minilm", "lora"],
+    ids=["a2c", "trpo", "ppo_lagrangian", "unusual", "warm", "minilm", "lora"],
 )
 def test_others_resumed_are_themselves(arguments: list[str], tmp_path: Path) -> None:
     start_here(tmp_path / "whole", *arguments)
