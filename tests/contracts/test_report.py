@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.report import Report, Row, table
+from experiments.report import Report
 from framework.config import CONF
 from framework.errors import ConfigError
 from framework.evaluation import Evaluation
 from framework.report import write_report
 from framework.statistics import bootstrap
+from framework.tables.finished import Row, rows
+from framework.tables.sheets import sheets
 from framework.types import Episode, Estimate, Step
 
 MEANS = {"minilm": (0.90, 0.93, 0.99), "tfidf": (0.60, 0.61, 0.59)}  # test scores of three seeds
@@ -77,13 +79,13 @@ def runs(tmp_path: Path) -> Path:
 
 
 def policies(*directories: Path) -> list[Row]:
-    return [row for row in table(directories) if row.runs]
+    return [row for row in rows(directories) if row.runs]
 
 
 def test_rows_are_means_and_intervals_over_seeds(runs: Path) -> None:
-    rows = policies(runs)
-    assert [row.policy for row in rows] == ["ppo, lm=tfidf, no warm start", "ppo, lm=minilm, no warm start"]  # the best last
-    for row, lm in zip(rows, ("tfidf", "minilm"), strict=True):
+    found = policies(runs)
+    assert [row.name for row in found] == ["ppo, lm=tfidf, no warm start", "ppo, lm=minilm, no warm start"]  # the best last
+    for row, lm in zip(found, ("tfidf", "minilm"), strict=True):
         assert [run.seed for run in row.runs] == [0, 1, 2]
         assert row.estimates["score"] == bootstrap(MEANS[lm])
         assert min(MEANS[lm]) <= row.estimates["score"].low < np.mean(MEANS[lm]) < row.estimates["score"].high <= max(MEANS[lm])
@@ -93,11 +95,35 @@ def test_rows_are_means_and_intervals_over_seeds(runs: Path) -> None:
 
 
 def test_references_frame_the_policies(runs: Path) -> None:
-    rows = table([runs])
-    assert [row.policy for row in rows if not row.runs] == ["random", "best constant", "heuristic", "optimum"]
-    assert [row.estimates["score"].mean for row in rows if not row.runs] == [0.0, 0.4, 0.8, 1.0]
-    assert rows[2].estimates["score_shift"].mean == 0.5  # the shifted world has references of its own
-    assert rows[-1].policy == "optimum"
+    found = rows([runs])
+    assert [row.name for row in found if not row.runs] == ["random", "best constant", "heuristic", "optimum"]
+    assert [row.estimates["score"].mean for row in found if not row.runs] == [0.0, 0.4, 0.8, 1.0]
+    assert found[2].estimates["score_shift"].mean == 0.5  # the shifted world has references of its own
+    assert found[-1].name == "optimum"
+
+
+def tuned(adapter: str, seed: int, score: float, loss: float, **changed: Any) -> dict[str, Any]:
+    def answers(mean: float) -> dict[str, Any]:
+        return {"scores": {"right": around(mean), "token_f1": around(mean)}, "loss": around(2.0), "accuracy": around(0.5)}
+
+    said = {"base": answers(0.1), "tuned": answers(score), "others": {"nearest": {"right": around(0.3), "token_f1": around(0.4)}}}
+    run = {"data": "faq", "algo": "sft", "lm": "tiny", "adapter": adapter, "seed": seed, "best": [40, loss], "updates": 80, "wall_s": 60.0}
+    return {**run, **said, **changed}
+
+
+def test_tuned_models_stand_beside_baselines_and_the_validation_loss_chooses(runs: Path, tmp_path: Path) -> None:
+    for adapter, score, loss in (("full", 0.5, 0.30), ("lora", 0.6, 0.35)):
+        for seed in (0, 1, 2):
+            write(tmp_path / "tuned" / f"{adapter}-{seed}", tuned(adapter, seed, score + seed / 100, loss))
+    found = rows([tmp_path / "tuned", runs])
+    here = [row for row in found if row.subject == "faq"]
+    assert [row.name for row in here] == ["nearest", "lm=tiny as it was", "sft, lm=tiny (full)", "sft, lm=tiny (lora)"]
+    assert here[2].estimates["right"] == bootstrap((0.50, 0.51, 0.52)) and [run.seed for run in here[2].runs] == [0, 1, 2]
+    answers = next(sheet for sheet in sheets(found) if sheet.title.startswith("faq"))
+    assert answers.columns == ["model", "seeds", "right", "token f1", "loss a token", "validation loss", "updates", "time"]
+    assert answers.lines[0][:3] == ["nearest", "", "0.300 [0.250, 0.350]"] and answers.lines[0][4] == ""
+    assert [line[0] for line in answers.lines if "lowest validation loss" in line[0]] == ["sft, lm=tiny (full) (lowest validation loss)"]
+    assert len({row.subject for row in found}) == 2  # worlds and data in one report
 
 
 def test_one_seed_keeps_its_own_interval(tmp_path: Path) -> None:
@@ -110,7 +136,7 @@ def test_runs_with_different_settings_are_not_pooled(tmp_path: Path) -> None:
         for seed in (0, 1):
             config = {"seed": seed, "algo": {"learning_rate": rate, "gamma": 1.0}, "tracker": {"mode": str(rate)}}
             write(tmp_path / f"{rate}-{seed}", summary(seed=seed, score=rate), config)
-    assert [(row.policy, len(row.runs)) for row in policies(tmp_path)] == [
+    assert [(row.name, len(row.runs)) for row in policies(tmp_path)] == [
         ("ppo, lm=minilm, no warm start, algo.learning_rate=0.001", 2),
         ("ppo, lm=minilm, no warm start, algo.learning_rate=0.003", 2),
     ]
@@ -131,14 +157,14 @@ def test_what_cannot_be_read_is_named_and_left_out(runs: Path, content: str, cap
     assert [len(row.runs) for row in policies(runs)] == [3, 3]
     assert f"warning: {broken} is left out" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="can be read"):
-        table([broken.parent])
+        rows([broken.parent])
 
 
 def test_nothing_to_read_is_an_error_that_helps(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"no summary.json below {tmp_path}")):
-        table([tmp_path])
+        rows([tmp_path])
     with pytest.raises(ConfigError, match="give experiment.runs=DIR"):
-        table(Report(runs=None).runs)
+        rows(Report(runs=None).runs)
 
 
 def test_command_line(runs: Path, tmp_path: Path) -> None:
@@ -148,9 +174,9 @@ def test_command_line(runs: Path, tmp_path: Path) -> None:
     markdown = (tmp_path / "out" / "table.md").read_text()
     assert f"| ppo, lm=minilm, no warm start | 3 seeds | {bootstrap(MEANS['minilm'])} |" in markdown
     assert "recorded cases (real)" in markdown
-    rows = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert [row["score"]["mean"] for row in rows if row["policy"] == "optimum"] == [1.0]
-    assert [run["seed"] for run in rows[-2]["runs"]] == [0, 1, 2]
+    told = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert [row["score"]["mean"] for row in told if row["name"] == "optimum"] == [1.0]
+    assert [run["seed"] for run in told[-2]["runs"]] == [0, 1, 2]
     assert (tmp_path / "out" / "table.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "wandb").exists()  # a table is no run to track
 

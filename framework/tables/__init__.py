@@ -1,0 +1,1 @@
+"""Finished runs, gathered and compared: what `experiment=report` shows."""

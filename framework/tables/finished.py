@@ -1,0 +1,204 @@
+"""Finished runs found on disk, and runs that differ in nothing but their seed put together."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from framework.errors import ConfigError
+from framework.experiment import flat
+from framework.statistics import bootstrap
+from framework.types import Estimate
+
+CHOICES = ("algo", "lm", "adapter", "warm_start", "reward")
+SCORES = {"score": "score (test)", "score_known": "known wordings", "score_shift": "shifted world"}
+"""What a policy is worth in a world; a language model on data has the scores of that data instead."""
+REFERENCES = ("random", "best_constant", "heuristic", "optimum")
+LEADS = {f"ahead_of_{rival}": rival for rival in ("heuristic", "best_constant")}
+VALIDATION_LOSS, LOSS = "validation loss", "loss a token"
+_NO_PART_OF_A_RESULT = ("seed", "device", "threads", "checkpoint", "resume", "tracker", "experiment")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a table needs of a run. Estimates are named as its columns; on recorded cases of a world `SPLIT` and `SPLIT/ahead_of_RIVAL`."""
+
+    directory: Path
+    subject: str  # a world, or data
+    choices: Mapping[str, str]
+    seed: int
+    settings: Mapping[str, Any]  # flat; those that a result depends on
+    estimates: Mapping[str, Estimate]
+    others: Mapping[str, Mapping[str, Estimate]]  # what it is compared with, the least first
+    effort: int  # environment steps, or updates
+    wall_s: float
+    tuned: bool  # a language model on data; otherwise a policy in a world
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table."""
+
+    subject: str
+    name: str
+    estimates: Mapping[str, Estimate]
+    runs: Sequence[Finished] = ()  # one a seed; none: something to compare with
+
+
+def rows(directories: Sequence[Path]) -> list[Row]:
+    """Subject by subject, what is compared with first, then the runs from the least to the best; a world's optimum is last.
+
+    Raises:
+        ConfigError: there is nothing to read.
+    """
+    if not directories:
+        raise ConfigError("experiment.runs", "experiment=report needs finished runs; give experiment.runs=DIR, a directory they are below")
+    subjects: dict[str, list[Finished]] = defaultdict(list)
+    for finished in _find(directories):
+        subjects[finished.subject].append(finished)
+    return [row for subject in sorted(subjects) for row in _of_subject(subject, subjects[subject])]
+
+
+def main_score(rows: Sequence[Row]) -> str:
+    """The name of the estimate that counts in the rows of a subject."""
+    return next(iter(next(row for row in rows if row.runs).estimates))
+
+
+def _find(directories: Sequence[Path]) -> list[Finished]:
+    """All runs below some directories, the newest last; those that cannot be read are named and left out."""
+    paths: dict[Path, float] = {}  # with the time of writing
+    for directory in directories:
+        below = {path.resolve(): path.stat().st_mtime for path in directory.rglob("summary.json")}
+        if not below:
+            raise ConfigError("experiment.runs", f"no summary.json below {directory}, so no finished run")
+        paths |= below
+    found = []
+    for path in sorted(paths, key=lambda path: (paths[path], path)):
+        try:
+            found.append(_read(path))
+        except (OSError, ValueError, LookupError, TypeError, ArithmeticError, yaml.YAMLError) as error:
+            _warn(f"{path} is left out: it cannot be read ({type(error).__name__}: {error})")
+    if not found:
+        raise ConfigError("experiment.runs", f"no summary.json below {', '.join(map(str, directories))} can be read")
+    return found
+
+
+def _read(path: Path) -> Finished:
+    summary, config = json.loads(path.read_text(encoding="utf-8")), path.with_name("config.yaml")
+    settings = flat(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.exists() else {}
+    tuned = "tuned" in summary
+    estimates, others = _of_model(summary) if tuned else _of_policy(summary)
+    return Finished(
+        path.parent,
+        str(summary["data"]) if tuned else f"{summary['domain']}/{summary['environment']}",
+        {group: str(summary.get(group, "gold") if group == "reward" else summary[group]) for group in CHOICES if not tuned or group in summary},
+        int(summary["seed"]),
+        {key: value for key, value in settings.items() if key.split(".")[0] not in _NO_PART_OF_A_RESULT},
+        estimates,
+        others,
+        int(summary["updates" if tuned else "env_steps"]),
+        float(summary["wall_s"]),
+        tuned,
+    )
+
+
+def _of_policy(summary: Mapping[str, Any]) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
+    estimates = {name: _estimate(summary[name]) for name in SCORES}
+    others = {name: _scores_of_reference(summary, name) for name in REFERENCES}
+    for split, block in ((name, part) for name, part in summary.items() if isinstance(part, dict) and "rivals" in part):
+        rivals = block["rivals"]
+        estimates[split] = _estimate(block["return"])
+        estimates |= {f"{split}/{lead}": _estimate(rivals[rival]["policy_ahead_by"]) for lead, rival in LEADS.items()}
+        for name in REFERENCES:
+            others[name][split] = _estimate(rivals[name]["return"])
+    return estimates, others
+
+
+def _scores_of_reference(summary: Mapping[str, Any], name: str) -> dict[str, Estimate]:
+    scores = {}
+    for kind in SCORES:
+        values = summary["references_shift" if kind == "score_shift" else "references"]
+        scores[kind] = _exactly((values[name] - values["random"]) / (values["optimum"] - values["random"]))
+    return scores
+
+
+def _of_model(summary: Mapping[str, Any]) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
+    def measured(answers: Mapping[str, Any]) -> dict[str, Estimate]:
+        return {**{name: _estimate(score) for name, score in answers["scores"].items()}, LOSS: _estimate(answers["loss"])}
+
+    others = {name: {score: _estimate(found) for score, found in scores.items()} for name, scores in summary["others"].items()}
+    base = {f"lm={summary['lm']} as it was": measured(summary["base"])}
+    return {**measured(summary["tuned"]), VALIDATION_LOSS: _exactly(float(summary["best"][1]))}, {**others, **base}
+
+
+def _estimate(record: Mapping[str, float]) -> Estimate:
+    estimate = Estimate(*(float(record[key]) for key in ("mean", "low", "high")))
+    if not all(math.isfinite(value) for value in asdict(estimate).values()):
+        raise ValueError(f"{estimate} is no estimate")
+    return estimate
+
+
+def _exactly(value: float) -> Estimate:
+    return Estimate(value, value, value)
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _of_subject(subject: str, runs: Sequence[Finished]) -> list[Row]:
+    """What the newest runs were compared with, and the groups of runs by what counts."""
+    others, counts = dict[str, Mapping[str, Estimate]](), next(iter(runs[0].estimates))
+    for run in runs:
+        others |= run.others
+    for name, latest in others.items():
+        if any(name in run.others and not math.isclose(run.others[name][counts].mean, latest[counts].mean, abs_tol=1e-6) for run in runs):
+            told = f"{name} is not worth the same in all runs, so they differ in more than they tell"
+            _warn(f"{subject}: {told}; what is shown is that of {runs[-1].directory}")
+    compared = [Row(subject, name.replace("_", " "), estimates) for name, estimates in others.items()]
+    found = [Row(subject, name, _over_seeds(members), members) for name, members in _groups(runs).items()]
+    last = [row for row in compared if row.name == "optimum"]
+    return [*(row for row in compared if row not in last), *sorted(found, key=lambda row: row.estimates[counts].mean), *last]
+
+
+def _groups(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """Runs that differ in nothing but their seed, under the name of what they are."""
+    chosen: dict[tuple[str, ...], list[Finished]] = defaultdict(list)
+    for run in runs:
+        chosen[tuple(run.choices.values())].append(run)
+    groups: dict[str, dict[int, Finished]] = defaultdict(dict)
+    for members in chosen.values():
+        keys = sorted({key for run in members for key in run.settings})
+        varied = [key for key in keys if len({repr(run.settings[key]) for run in members if key in run.settings}) > 1]
+        for run in members:
+            group = groups[_name(run, varied)]
+            if run.seed in group:  # evaluated again, or trained again: the same seed twice is not two seeds
+                _warn(f"{group[run.seed].directory} is left out: {run.directory} is newer, with the same settings and seed")
+            group[run.seed] = run
+    return {name: [group[seed] for seed in sorted(group)] for name, group in groups.items()}
+
+
+def _name(run: Finished, varied: Sequence[str]) -> str:
+    """What was trained: the choices, and the settings in which runs of the same choices differ."""
+    lm, adapter = run.choices["lm"], run.choices["adapter"]
+    parts = [run.choices["algo"], f"lm={lm}" if adapter == "none" else f"lm={lm} ({adapter})"]
+    if (warm_start := run.choices.get("warm_start")) is not None:
+        parts.append("no warm start" if warm_start == "none" else warm_start)
+    if run.choices.get("reward", "gold") != "gold":
+        parts.append(f"reward={run.choices['reward']}")
+    return ", ".join([*parts, *(f"{key}={run.settings[key]}" for key in varied if key in run.settings)])
+
+
+def _over_seeds(runs: Sequence[Finished]) -> dict[str, Estimate]:
+    if len(runs) == 1:
+        return dict(runs[0].estimates)
+    shared = [name for name in runs[0].estimates if all(name in run.estimates for run in runs)]
+    return {name: bootstrap([run.estimates[name].mean for run in runs]) for name in shared}

@@ -1,0 +1,137 @@
+"""Tables of finished runs as people read them: on the screen, in Markdown, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import matplotlib
+from rich.table import Table
+
+from framework.tables.finished import LEADS, SCORES, VALIDATION_LOSS, Row, main_score
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+NOTE = (
+    "Mean [95 % bootstrap interval] over seeds; with few seeds such intervals are too narrow. A row of 1 seed has the interval over that run's own "
+    "episodes or rows. Score: random acts 0, optimum 1; the test's wordings are never trained on. Intervals on recorded cases do not cover the "
+    "choice of these cases."
+)
+_STYLES = {"random": ("#888888", ":"), "best constant": ("#888888", "--"), "heuristic": ("#b8860b", "--"), "optimum": ("#1b7837", "-")}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as people read it."""
+
+    title: str
+    columns: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """For a README."""
+        head = [self.columns, [":--", *("--:" for _ in self.columns[1:])]]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [*head, *self.lines]]
+        return "\n".join([f"**{self.title}**", "", *lines, ""])
+
+    def printable(self) -> Table:
+        """For the screen."""
+        printable = Table(title=self.title, title_justify="left")
+        for number, column in enumerate(self.columns):
+            printable.add_column(column, justify="right" if number else "left")
+        for line in self.lines:
+            printable.add_row(line[0], *(cell.replace(" [", "\n[") for cell in line[1:]), style="bold" if line[1] else None)
+        return printable
+
+
+def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
+    """A table for each world or data source, and one for each of its splits of recorded cases."""
+    for subject in dict.fromkeys(row.subject for row in rows):
+        here = [row for row in rows if row.subject == subject]
+        first = next(row for row in here if row.runs)
+        if first.runs[0].tuned:
+            yield _of_models(subject, here, list(first.estimates))
+            continue
+        scores = [[row.name, _seeds(row), *(_cell(row, name) for name in SCORES), *_effort(row)] for row in here]
+        yield Sheet(subject, ["policy", "seeds", *SCORES.values(), "steps", "time"], scores)
+        for split in (name for name in here[0].estimates if name not in SCORES):
+            names = [split, *(f"{split}/{lead}" for lead in LEADS)]
+            outcomes = [[row.name, _seeds(row), *(_cell(row, name) for name in names)] for row in here]
+            columns = ["policy", "seeds", "mean outcome", *(lead.replace("_", " ") for lead in LEADS)]
+            yield Sheet(f"{subject}: recorded cases ({split}), scored by what truly happened", columns, outcomes)
+
+
+def _of_models(data: str, rows: Sequence[Row], names: Sequence[str]) -> Sheet:
+    """Answers to the test split; where several settings were tried, the one with the lowest validation loss is the one chosen."""
+    tried = [row for row in rows if row.runs]
+    best = min(tried, key=lambda row: row.estimates[VALIDATION_LOSS].mean)
+    lines = []
+    for row in rows:
+        chosen = " (lowest validation loss)" if row is best and len(tried) > 1 else ""
+        lines.append([row.name + chosen, _seeds(row), *(_cell(row, name) for name in names), *_effort(row)])
+    return Sheet(f"{data}: answers to the test split", ["model", "seeds", *(name.replace("_", " ") for name in names), "updates", "time"], lines)
+
+
+def _seeds(row: Row) -> str:
+    return f"{len(row.runs)} seed{'' if len(row.runs) == 1 else 's'}" if row.runs else ""
+
+
+def _cell(row: Row, name: str) -> str:
+    if (estimate := row.estimates.get(name)) is None:
+        return ""
+    return str(estimate) if estimate.low < estimate.high else f"{estimate.mean:.3f}"  # what is known exactly has no interval
+
+
+def _effort(row: Row) -> list[str]:
+    return [f"{mean(run.effort for run in row.runs):,.0f}", f"{mean(run.wall_s for run in row.runs):,.0f} s"] if row.runs else ["", ""]
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Dots and intervals: what every run is worth beside what it is compared with, a panel for each world or data source."""
+    subjects = [[row for row in rows if row.subject == subject] for subject in dict.fromkeys(row.subject for row in rows)]
+    heights = [1.5 + 0.45 * sum(bool(row.runs) for row in here) for here in subjects]
+    figure, panels = plt.subplots(len(subjects), figsize=(8.5, sum(heights)), height_ratios=heights, layout="constrained", squeeze=False)
+    for axes, here in zip(panels[:, 0], subjects, strict=True):
+        _panel(axes, here)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _panel(axes: Axes, rows: Sequence[Row]) -> None:
+    found, counts = [row for row in rows if row.runs], main_score(rows)
+    kinds = [(counts, counts.replace("_", " "), 0.0, "#2166ac")]
+    if not found[0].runs[0].tuned:
+        kinds = [("score", "unseen wordings (test)", 0.1, "#2166ac"), ("score_known", "known wordings", -0.1, "white")]
+    for kind, label, shift, fill in kinds:
+        estimates = [row.estimates[kind] for row in found]
+        means, heights = [e.mean for e in estimates], [number + shift for number in range(len(found))]
+        # a resampled interval need not hold its own mean, and matplotlib takes no negative length
+        reach = [[max(0.0, e.mean - e.low) for e in estimates], [max(0.0, e.high - e.mean) for e in estimates]]
+        axes.errorbar(means, heights, xerr=reach, fmt="o", markersize=5, color="#2166ac", markerfacecolor=fill, capsize=2, linewidth=1.2, label=label)
+    for value, names in _by_value(rows, counts).items():
+        colour, style = _STYLES.get(names[0], ("#888888", "--"))
+        axes.axvline(value, color=colour, linestyle=style, linewidth=1, zorder=0)
+        place = (value, 1.01)
+        axes.annotate(", ".join(names), place, xycoords=("data", "axes fraction"), rotation=30, ha="left", va="bottom", fontsize=8, color=colour)
+    axes.set_yticks(range(len(found)), [f"{row.name}\n{_seeds(row)}" for row in found], fontsize=8)
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.set_title(rows[0].subject, fontsize=10, loc="right", pad=34)
+    axes.set_xlabel(
+        f"{counts.replace('_', ' ')}, 95 % interval" if len(kinds) == 1 else "share of the optimum (random acts 0, optimum 1), 95 % interval", fontsize=8
+    )
+    axes.grid(axis="x", alpha=0.2)
+    if len(kinds) > 1:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7, frameon=False)
+
+
+def _by_value(rows: Sequence[Row], counts: str) -> dict[float, list[str]]:
+    """What is compared with, by its worth: lines on top of one another have one label."""
+    found: dict[float, list[str]] = {}
+    for row in rows:
+        if not row.runs and counts in row.estimates:
+            found.setdefault(round(row.estimates[counts].mean, 3), []).append(row.name)
+    return found
