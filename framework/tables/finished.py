@@ -23,6 +23,8 @@ SCORES = {"score": "score (test)", "score_known": "known wordings", "score_shift
 """What a policy is worth in a world; a language model on data has the scores of that data instead."""
 REFERENCES = ("random", "best_constant", "heuristic", "optimum")
 LEADS = {f"ahead_of_{rival}": rival for rival in ("heuristic", "best_constant")}
+WITHIN = "within limits: "
+"""Before the name of what is said of runs that were to keep cost limits: the share of the constrained optimum, and costs."""
 VALIDATION_LOSS, LOSS = "validation loss", "loss a token"
 _NO_PART_OF_A_RESULT = ("seed", "device", "threads", "checkpoint", "resume", "tracker", "experiment")
 
@@ -119,7 +121,18 @@ def _of_policy(summary: Mapping[str, Any]) -> tuple[dict[str, Estimate], dict[st
         estimates |= {f"{split}/{lead}": _estimate(rivals[rival]["policy_ahead_by"]) for lead, rival in LEADS.items()}
         for name in REFERENCES:
             others[name][split] = _estimate(rivals[name]["return"])
-    return estimates, others
+    return estimates | _within_limits(summary.get("constrained", {})), others
+
+
+def _within_limits(splits: Mapping[str, Any]) -> dict[str, Estimate]:
+    told = {"test": "test", "validation": "known wordings", "shift": "shifted world"}
+    scores = {f"{WITHIN}score ({told[split]})": _estimate(found["score"]) for split, found in splits.items()}
+    costs = {
+        f"{WITHIN}{name} ≤ {cost['limit']:g} ({told[split]})": _exactly(float(cost["mean"]))
+        for split, found in splits.items()
+        for name, cost in found["costs"].items()
+    }
+    return scores | costs
 
 
 def _scores_of_reference(summary: Mapping[str, Any], name: str) -> dict[str, Estimate]:

@@ -10,7 +10,7 @@ from statistics import mean
 import matplotlib
 from rich.table import Table
 
-from framework.tables.finished import LEADS, SCORES, VALIDATION_LOSS, Row, main_score
+from framework.tables.finished import LEADS, SCORES, VALIDATION_LOSS, WITHIN, Row, main_score
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -58,11 +58,20 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
             continue
         scores = [[row.name, _seeds(row), *(_cell(row, name) for name in SCORES), *_effort(row)] for row in here]
         yield Sheet(subject, ["policy", "seeds", *SCORES.values(), "steps", "time"], scores)
+        yield from _within_limits(subject, here)
         for split in (name for name in here[0].estimates if name not in SCORES):
             names = [split, *(f"{split}/{lead}" for lead in LEADS)]
             outcomes = [[row.name, _seeds(row), *(_cell(row, name) for name in names)] for row in here]
             columns = ["policy", "seeds", "mean outcome", *(lead.replace("_", " ") for lead in LEADS)]
             yield Sheet(f"{subject}: recorded cases ({split}), scored by what truly happened", columns, outcomes)
+
+
+def _within_limits(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
+    """What runs that were to keep cost limits earned of the most that can be earned within them, and what they cost; one sheet for each set of limits."""
+    names = {row.name: tuple(name for name in row.estimates if name.startswith(WITHIN)) for row in rows}
+    for columns in dict.fromkeys(filter(None, names.values())):
+        lines = [[row.name, _seeds(row), *(_cell(row, name) for name in columns)] for row in rows if names[row.name] == columns]
+        yield Sheet(f"{world}: within cost limits (constrained optimum 1)", ["policy", "seeds", *(name.removeprefix(WITHIN) for name in columns)], lines)
 
 
 def _of_models(data: str, rows: Sequence[Row], names: Sequence[str]) -> Sheet:

@@ -126,6 +126,18 @@ def test_tuned_models_stand_beside_baselines_and_the_validation_loss_chooses(run
     assert len({row.subject for row in found}) == 2  # worlds and data in one report
 
 
+WITHIN = {"score": around(0.8), "costs": {"harm": {"mean": 0.12, "limit": 0.1}}, "excess": 0.02, "prices": {"harm": 3.0}}
+
+
+def test_runs_within_limits_have_a_sheet_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path / "free", summary())
+    write(tmp_path / "kept", summary(algo="ppo_lagrangian", constrained={"test": WITHIN, "validation": WITHIN}))
+    sheet = next(sheet for sheet in sheets(rows([tmp_path])) if "within cost limits" in sheet.title)
+    assert sheet.columns == ["policy", "seeds", "score (test)", "score (known wordings)", "harm ≤ 0.1 (test)", "harm ≤ 0.1 (known wordings)"]
+    interval = str(Estimate(**WITHIN["score"]))  # type: ignore[arg-type]
+    assert sheet.lines == [["ppo_lagrangian, lm=minilm, no warm start", "1 seed", interval, interval, "0.120", "0.120"]]
+
+
 def test_one_seed_keeps_its_own_interval(tmp_path: Path) -> None:
     (row,) = policies(write(tmp_path / "run", summary(score=0.5)))
     assert row.estimates["score"] == Estimate(0.5, 0.45, 0.55)
@@ -224,6 +236,11 @@ def test_page_has_table_and_stories(tmp_path: Path) -> None:
     ):
         assert expected in text
     assert [tag for tag, _ in shown.tags].count("details") == 2
+
+
+def test_page_within_limits(tmp_path: Path) -> None:
+    told = " ".join(page(tmp_path, summary(constrained=dict.fromkeys(("test", "validation", "shift"), WITHIN))).text.split())
+    assert "known wordings 0.800 [0.750, 0.850] over 0.120" in told and "harm ≤ 0.1" in told
 
 
 def test_page_without_extras(tmp_path: Path) -> None:
