@@ -7,11 +7,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from runs import ROOT, SMALL, Command, built_here, command_line, start_here
+from runs import QUICK, ROOT, SMALL, Command, built_here, command_line, start_here
 from safetensors.torch import load_file
 
 from framework.errors import UserError
@@ -52,6 +53,7 @@ class Impatient(Algorithm):
     def __init__(self, algorithm: Algorithm, after: int, number: int = signal.SIGINT) -> None:
         self.inner, self.left, self.number, self.total_steps = algorithm, after, number, algorithm.total_steps
         self.save = algorithm.save  # type: ignore[method-assign]
+        self.constrained = algorithm.constrained  # type: ignore[misc]
 
     def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
         def progress(env_steps: int, told: Mapping[str, float]) -> bool:
@@ -60,7 +62,7 @@ class Impatient(Algorithm):
                 signal.raise_signal(self.number)
             return run.progress(env_steps, told)
 
-        self.inner.learn(policy, make_world, Learning(progress, run.seed, run.device, run.resume))
+        self.inner.learn(policy, make_world, replace(run, progress=progress))
 
 
 def interrupted(directory: Path, after: int, *arguments: str) -> Interrupted:
@@ -99,7 +101,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         [*of("a2c"), "algo.total_steps=16384", "algo.n_steps=8"],
         of("trpo"),
-        of("ppo_lagrangian"),
+        [*QUICK, *of("ppo_lagrangian")],
         # a cache so small that lines are dropped and read again
         [*SMALL, "algo.exploring_starts=1.0", "algo.critic_warmup=0.6", "algo.normalize_reward=false", "algo.target_kl=0.001", "policy.cache=40"],
         [*(argument for argument in SMALL if not argument.startswith("warm_start")), "warm_start.demonstrations=1024", "warm_start.epochs=1"],
