@@ -1,0 +1,263 @@
+"""Pairs of episodes with the same beginning, judged by a simulated annotator: `experiment=collect_preferences`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from framework.behaviours import POLICY, Behaviour, Played, Role, Stage
+from framework.checkpoint import open_checkpoint, save_checkpoint
+from framework.config import Count, Fraction, Positive
+from framework.errors import ConfigError, near
+from framework.experiment import POLICY_PARTS, Experiment, Run, write_json
+from framework.free_text import load_phrasebook
+from framework.interfaces import Algorithm, Domain, Tuning
+from framework.progress import progress
+from framework.seeding import episode_seed
+from framework.teachers import Pool, Segment, Teacher, Verdict, courtesy, words
+
+COURTESIES = ("Thank you.", "Certainly.", "Of course.", "I am glad to help.", "Thanks for telling me.", "With pleasure.")
+_BLOCK = 128  # pairs played side by side
+_DRAWS = 50  # a pair, before there is said to be too little to ask about
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a teacher is shown of an episode: some of its turns."""
+
+    played: Played
+    turns: range
+
+    @property
+    def said(self) -> Sequence[str]:
+        """By the assistant."""
+        return [self.played.said[turn] for turn in self.turns]
+
+    def segment(self, gold: Literal["reward", "regret"]) -> Segment:
+        """As a teacher judges it."""
+        worth: list[float] = getattr(self.played, gold)
+        return Segment(np.array([worth[turn] for turn in self.turns]), words(self.said), courtesy(self.said))
+
+    def messages(self) -> list[dict[str, str]]:
+        """What follows the first observation: an act, what came of it, an act, and so on."""
+        shown = [{"role": "user", "content": self.played.observations[turn]} for turn in self.turns[1:]]
+        said = [{"role": "assistant", "content": text} for text in self.said]
+        return [message for pair in zip(said, [*shown, {}], strict=True) for message in pair if message]
+
+
+@dataclass
+class Tally:
+    """What was written of a split."""
+
+    rows: int = 0
+    skipped: int = 0  # pairs that the teacher did not judge
+    alike: int = 0  # pairs that differed in nothing, about which it was not asked
+    margins: list[float] = field(default_factory=list)  # of rows that are no ties
+    probabilities: list[float] = field(default_factory=list)  # of the same, of what was chosen
+    longer: int = 0  # of the same, rows whose chosen side has more words
+
+    def summary(self) -> dict[str, float]:
+        """Shares and rates; `bayes_accuracy` is the most that anyone can agree with labels that were drawn so, `bayes_loss` its loss, nats."""
+        margins, chances = np.array(self.margins), np.clip(self.probabilities, 1e-12, 1 - 1e-12)
+        entropy = -(chances * np.log(chances) + (1 - chances) * np.log1p(-chances))
+        means = {
+            "agreement": (margins > 0)[margins != 0],
+            "bayes_accuracy": np.maximum(chances, 1 - chances),
+            "bayes_loss": entropy,
+            "chosen_longer": np.full(len(margins), self.longer / max(1, len(margins))),
+        }
+        counts = {"pairs": self.rows, "ties": 1 - len(margins) / max(1, self.rows), "skipped": self.skipped, "alike": self.alike}
+        return {**counts, **{name: float(np.mean(found)) if len(found) else math.nan for name, found in means.items()}}
+
+
+class CollectPreferences(Experiment):
+    """Leaves `preferences/` in the run's folder: a file for each split, whole or not at all; `data=preferences data.path=...` reads it.
+
+    Both episodes of a pair begin with the same seed: the same client, met by two players. A row is `{"prompt", "chosen", "rejected",
+    "label", "probability", "margin"}` as `framework.types.Preference` has them, and `chosen_by`, `rejected_by`, `episode` for people.
+
+    Args:
+        teacher: who judges. Its gold is measured by the spread of gold over a pool of such episodes of the training split.
+        pairs: to write, by split of the domain.
+        layout: `episode`: an episode in messages, its first observation the prompt; `turn`: one observation answered by two acts.
+        behaviours: who plays: references of the oracle, or `policy`, the one of `checkpoint=DIR`; how often against the others.
+        wander: shares of acts that are taken at random instead; an episode has one of them.
+        pool: episodes in the pool.
+        words: whether acts are put in words of the domain's phrasebook; they are said by their names otherwise.
+        courtesy: share of the episodes in words in which courtesies are said too.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        pairs: Mapping[str, Count],
+        layout: Literal["episode", "turn"],
+        behaviours: Mapping[str, Positive],
+        wander: Sequence[Fraction],
+        pool: Count,
+        words: bool,
+        courtesy: Fraction,
+    ) -> None:
+        if "train" not in pairs or not behaviours or not wander:
+            raise ValueError("needs pairs of the split train, a behaviour and a share to wander")
+        if teacher.style_bias and not words:
+            raise ValueError("the teacher likes courtesy, of which the names of acts have none; set experiment.words=true or teacher.style_bias=0")
+        self.teacher, self.pairs, self.layout, self.pool = teacher, pairs, layout, pool
+        self.behaviours, self.wander, self.words, self.courtesy = behaviours, wander, words, courtesy
+
+    def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
+        """See `Experiment`."""
+        return POLICY_PARTS if POLICY in self.behaviours else {"domain": Domain}
+
+    def run(self, run: Run) -> bool:
+        """See `Experiment`."""
+        for split in self.pairs:
+            if split not in run.domain.splits:
+                raise ConfigError(f"experiment.pairs.{split}", f"{run.domain.environment} has no such split{near(split, run.domain.splits)}")
+        self._load(run)
+        stages = {split: self._stage(run, split) for split in self.pairs}
+        stages["train"].check(list(self.behaviours), "experiment.behaviours")
+        summary: dict[str, Any] = {}
+
+        def write(directory: Path) -> None:
+            pool = self._pool(stages["train"], run.settings.seed)
+            summary["spread"] = pool.spread
+            for number, (split, stage) in enumerate(stages.items(), 1):
+                rng = np.random.default_rng([run.settings.seed, number])
+                summary[split] = self._write(directory / f"{split}.jsonl", split, stage, pool, rng)
+
+        save_checkpoint(run.directory / "preferences", write, {"config": run.config, "choices": run.choices, **run.identity})
+        write_json(run.directory / "summary.json", summary)
+        Console().print(_table(run, summary, self.teacher))
+        print(f"python run.py data=preferences data.path={run.directory / 'preferences'} ...")
+        return True
+
+    def _load(self, run: Run) -> None:
+        """The policy that plays, where there is one."""
+        if POLICY not in run.parts:
+            return
+        if run.settings.checkpoint is None:
+            raise ConfigError("checkpoint", "the behaviour policy needs one; give checkpoint=DIR, a run directory or a checkpoint in it")
+        directory, record = open_checkpoint(Path(run.settings.checkpoint))
+        run.check_against(record, directory)
+        run.policy.load(directory, run.device)
+
+    def _stage(self, run: Run, split: str) -> Stage:
+        domain = run.domain
+        if self.words and domain.phrases is None:
+            raise ConfigError("experiment.words", f"{domain.environment} has no phrasebook, so nobody can say what to do in it; set experiment.words=false")
+        book = load_phrasebook(domain.phrases, tuple(domain.acts)) if self.words and domain.phrases else None
+        return Stage(domain, split, run.parts.get(POLICY), book, COURTESIES)
+
+    def _pool(self, stage: Stage, seed: int) -> Pool:
+        """Gold of what is to be judged."""
+        rng = np.random.default_rng([seed, 0])
+        drawn = self._pairs(stage, "train", rng)
+        returns: list[float] = []
+        with progress("pool", self.pool) as tell:
+            while len(returns) < self.pool:
+                returns += [float(side.segment(self.teacher.gold).gold.sum()) for side in next(drawn)]
+                tell(len(returns))
+        try:
+            return Pool(np.array(returns))
+        except ValueError as error:
+            raise ConfigError("experiment.behaviours", str(error)) from error
+
+    def _write(self, path: Path, split: str, stage: Stage, pool: Pool, rng: np.random.Generator) -> dict[str, float]:
+        """The file of a split; returns what was written."""
+        tally, wanted = Tally(), self.pairs[split]
+        drawn = self._pairs(stage, split, rng)
+        with path.open("w", encoding="utf-8") as file, progress(split, wanted) as tell:
+            while tally.rows < wanted:
+                first, second = next(drawn)
+                one, other = (side.segment(self.teacher.gold) for side in (first, second))
+                if first.said == second.said:
+                    tally.alike += 1
+                elif verdict := self.teacher.judge(one, other, pool, rng):
+                    file.write(json.dumps(self._row(first, second, verdict, tally), ensure_ascii=False) + "\n")
+                    tell(tally.rows)
+                else:
+                    tally.skipped += 1
+                if tally.alike + tally.skipped > _DRAWS * wanted:
+                    rule = f"of {_DRAWS} times as many, only {tally.rows} were worth asking about; ask for fewer, or let more behaviours play"
+                    raise ConfigError(f"experiment.pairs.{split}", rule)
+        return tally.summary()
+
+    def _row(self, first: Side, second: Side, verdict: Verdict, tally: Tally) -> dict[str, Any]:
+        """A line of a file; what was liked comes first, of a tie what was drawn first."""
+        turned = verdict.label == 0.0
+        chosen, rejected = (second, first) if turned else (first, second)
+        margin = float(chosen.segment(self.teacher.gold).gold.sum() - rejected.segment(self.teacher.gold).gold.sum())
+        probability = 1 - verdict.probability if turned else verdict.probability
+        tally.rows += 1
+        if verdict.label != 0.5:
+            tally.margins.append(margin)
+            tally.probabilities.append(probability)
+            tally.longer += words(chosen.said) > words(rejected.said)
+        return {
+            **_shown(chosen, rejected, self.layout),
+            "label": 0.5 if verdict.label == 0.5 else 1.0,
+            "probability": round(probability, 6),
+            "margin": round(margin, 6),
+            "chosen_by": str(chosen.played.role.behaviour),
+            "rejected_by": str(rejected.played.role.behaviour),
+            "episode": chosen.played.role.seed,
+        }
+
+    def _pairs(self, stage: Stage, split: str, rng: np.random.Generator) -> Iterator[tuple[Side, Side]]:
+        """Endless pairs of what two players did with the same client; episodes are numbered on from one drawn by chance."""
+        number = int(rng.integers(2**27))
+        while True:
+            seeds = [episode_seed(split, number + place) for place in range(_BLOCK)]
+            number += _BLOCK
+            if self.layout == "episode":
+                played = stage.play([self._role(seed, rng) for seed in seeds for _ in range(2)])
+                sides = [Side(one, range(len(one.acts))) for one in played]
+                yield from zip(sides[::2], sides[1::2], strict=True)
+            else:
+                yield from self._turns(stage, seeds, rng)
+
+    def _turns(self, stage: Stage, seeds: Sequence[int], rng: np.random.Generator) -> Iterator[tuple[Side, Side]]:
+        """In a situation of each episode that leaves a choice: what its player did, and what another does there."""
+        firsts, roles = list[Side](), list[Role]()
+        for played in stage.play([self._role(seed, rng) for seed in seeds]):
+            if open_turns := [turn for turn, choices in enumerate(played.choices) if choices > 1]:
+                turn = int(rng.choice(open_turns))
+                firsts.append(Side(played, range(turn, turn + 1)))
+                roles.append(self._role(played.role.seed, rng, tuple(played.acts[:turn]), turn + 1))
+        yield from ((first, Side(second, first.turns)) for first, second in zip(firsts, stage.play(roles), strict=True))
+
+    def _role(self, seed: int, rng: np.random.Generator, script: tuple[int, ...] = (), turns: int | None = None) -> Role:
+        """Who plays an episode, by chance."""
+        weights = np.array(list(self.behaviours.values()))
+        name = list(self.behaviours)[int(rng.choice(len(weights), p=weights / weights.sum()))]
+        behaviour = Behaviour(name, self.wander[int(rng.integers(len(self.wander)))])
+        return Role(seed, behaviour, int(rng.integers(2**62)), bool(rng.random() < self.courtesy), script, turns)
+
+
+def _shown(chosen: Side, rejected: Side, layout: str) -> dict[str, Any]:
+    """What a reward learns from, in a layout."""
+    prompt = chosen.played.observations[chosen.turns[0]]
+    if layout == "turn":
+        return {"prompt": prompt, "chosen": chosen.said[0], "rejected": rejected.said[0]}
+    return {"prompt": [{"role": "user", "content": prompt}], "chosen": chosen.messages(), "rejected": rejected.messages()}
+
+
+def _table(run: Run, summary: Mapping[str, Any], teacher: Teacher) -> Table:
+    """The summary for people."""
+    title = f"{run.domain.name}/{run.domain.environment}: preferences by {teacher.gold}, one spread is {summary['spread']:.3g}"
+    table = Table("split", title=title)
+    rows = {split: told for split, told in summary.items() if split != "spread"}
+    for name in next(iter(rows.values())):
+        table.add_column(name.replace("_", "\n"), justify="right")
+    for split, told in rows.items():
+        table.add_row(split, *(f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in told.values()))
+    return table
