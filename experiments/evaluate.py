@@ -11,11 +11,12 @@ from framework.answering import judge_answers
 from framework.checkpoint import open_checkpoint
 from framework.config import Count
 from framework.errors import ConfigError
-from framework.experiment import LANGUAGE_PARTS, POLICY_PARTS, Experiment, Run, write_json
-from framework.interfaces import Algorithm, Tuning
+from framework.experiment import LANGUAGE_PARTS, POLICY_PARTS, PREFERENCE_PARTS, Experiment, Run, write_json
+from framework.interfaces import Algorithm, PreferenceTuning, Tuning
+from framework.preferring import Bench, encode_pairs, with_prompts
 from framework.report import write_report
 from framework.summary import judge, print_summary
-from framework.tuning_summary import print_tuning, summarise
+from framework.tuning_summary import preference_summary, print_tuning, summarise
 from framework.types import Sampling
 
 
@@ -33,6 +34,8 @@ class Evaluate(Experiment):
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
+        if isinstance(algorithm, PreferenceTuning):
+            return PREFERENCE_PARTS
         return LANGUAGE_PARTS if isinstance(algorithm, Tuning) else POLICY_PARTS
 
     def run(self, run: Run) -> bool:
@@ -43,6 +46,8 @@ class Evaluate(Experiment):
         run.check_against(record, directory)
         if "policy" in run.parts:
             self._policy(run, directory, record)
+        elif "algo" in run.parts:
+            self._preferences(run, directory, record)
         else:
             self._language_model(run, directory, record)
         return True
@@ -62,5 +67,17 @@ class Evaluate(Experiment):
         run.lm.load(directory)
         tuned = judge_answers(run.lm, run.data, "test", self.rows, sampling)
         summary = summarise(run, {**record, "base": asdict(base)}, tuned, self.rows) | {"wall_s": record["wall_s"]}
+        write_json(run.directory / "summary.json", summary)
+        print_tuning(summary, run.directory)
+
+    def _preferences(self, run: Run, directory: Path, record: Mapping[str, Any]) -> None:
+        run.lm.place(run.device)
+        reference, test = run.lm.base(), run.preferences.preferences("test")
+        reference.place(run.device)
+        pairs = run.preference_tuning.prepare(run.lm, encode_pairs(run.lm, test, "truncate")[0])
+        bench = Bench(run.preference_tuning, reference, pairs, with_prompts(test, self.rows), self.max_tokens, run.settings.seed)
+        base = asdict(bench.judge(run.lm))
+        run.lm.load(directory)
+        summary = preference_summary(run, {**record, "base": base}, bench.judge(run.lm), {"test": len(pairs)}) | {"wall_s": record["wall_s"]}
         write_json(run.directory / "summary.json", summary)
         print_tuning(summary, run.directory)

@@ -180,7 +180,8 @@ class Experiment(ABC):
 
 POLICY_PARTS: Mapping[str, type] = {"domain": Domain, "policy": Policy, "warm_start": WarmStart}
 LANGUAGE_PARTS: Mapping[str, type] = {"data": DataSource, "lm": LanguageModel}
-"""What judging a policy takes, and what judging a language model takes; training needs an algorithm too."""
+PREFERENCE_PARTS: Mapping[str, type] = {"algo": PreferenceTuning, "data": PreferenceSource, "lm": LanguageModel}
+"""What judging a policy takes, a language model on conversations, and one on preferences; training needs an algorithm too."""
 
 
 class Stop:

@@ -13,8 +13,10 @@ from rich.table import Table
 
 from framework.answering import Answers
 from framework.experiment import Run
+from framework.preferring import Verdict
 from framework.report import write_page
 
+SPLITS = ("train", "validation", "test")
 _SHOWN = 12  # rows of the report's side-by-side
 
 
@@ -22,19 +24,33 @@ def summarise(run: Run, record: Mapping[str, Any], tuned: Answers, most: int) ->
     """Base, tuned and others on the test split, as plain data."""
     rows = run.data.conversations("test")[:most]
     others = {name: asdict_all(run.data.scores(said[: len(rows)], rows)) for name, said in run.data.baselines("test").items()}
+    sizes = {split: len(run.data.conversations(split)) for split in SPLITS}
+    return {**story(run, record, sizes), "answered": len(rows), "base": _plain(record["base"]), "tuned": _plain(asdict(tuned)), "others": others}
+
+
+def preference_summary(run: Run, record: Mapping[str, Any], tuned: Verdict, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Base and tuned on the pairs of the test split, as plain data."""
+    return {**story(run, record, sizes), "answered": len(tuned.said), "base": _plain(record["base"]), "tuned": _plain(asdict(tuned)), "others": {}}
+
+
+def story(run: Run, record: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Which run it was, on how many rows of which data, and how it went."""
+    data = run.parts["data"]
     return {
         **run.identity,
-        "rows": {split: len(run.data.conversations(split)) for split in ("train", "validation", "test")},
-        "answered": len(rows),
-        "base": _plain(record["base"]),
-        "tuned": _plain(asdict(tuned)),
-        "others": others,
+        "rows": dict(sizes),
         "best": record["best"],
         "updates": record["updates"],
         "stopped": record["stopped"],
-        "warnings": list(run.data.warnings()),
-        "digest": getattr(run.data, "digest", None),
+        "warnings": list(data.warnings()),
+        "digest": getattr(data, "digest", None),
     }
+
+
+def measures(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured of a model, in columns: its scores first, then losses."""
+    loss, accuracy = ("loss a token", {"token accuracy": found["accuracy"]}) if "accuracy" in found else ("loss a pair", {})
+    return {**found["scores"], loss: found["loss"], **accuracy}
 
 
 def asdict_all(estimates: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,16 +61,14 @@ def asdict_all(estimates: Mapping[str, Any]) -> dict[str, Any]:
 def print_tuning(summary: Mapping[str, Any], directory: Path) -> None:
     """The table at the end of a run, and where things are."""
     console = Console(width=120)
-    names = list(summary["tuned"]["scores"])
+    names = list(measures(summary["tuned"]))
     table = Table(title=f"{summary['data']} · lm={summary['lm']} ({summary['adapter']}) · seed {summary['seed']}", title_justify="left")
-    for column in ("test split", *(name.replace("_", " ") for name in names), "loss a token", "token accuracy"):
+    for column in ("test split", *(name.replace("_", " ") for name in names)):
         table.add_column(column, justify="left" if column == "test split" else "right")
     for name, scores in summary.get("others", {}).items():
-        table.add_row(name.replace("_", " "), *(_interval(scores.get(score)) for score in names), "", "")
+        table.add_row(name.replace("_", " "), *(_interval(scores.get(score)) for score in names))
     for name in ("base", "tuned"):
-        found = summary[name]
-        measured = [*(_interval(found["scores"][score]) for score in names), _interval(found["loss"]), f"{found['accuracy']['mean']:.3f}"]
-        table.add_row(f"{name} model", *measured, style="bold" if name == "tuned" else "")
+        table.add_row(f"{name} model", *map(_interval, measures(summary[name]).values()), style="bold" if name == "tuned" else "")
     console.print(table)
     console.print(f"{summary['answered']} rows of the test split answered; 95 % bootstrap intervals over rows. One seed is a demonstration, not a result.")
     if "updates" in summary:
@@ -68,7 +82,7 @@ def print_tuning(summary: Mapping[str, Any], directory: Path) -> None:
 
 def model_card(run: Run, summary: Mapping[str, Any]) -> str:
     """`README.md` of a tuned model: what it was made from and how, and what it scored."""
-    names = list(summary["tuned"]["scores"])
+    names = list(measures(summary["tuned"]))
     lines = [
         "---",
         "library_name: " + ("peft" if summary["adapter"] == "lora" else "transformers"),
@@ -87,8 +101,8 @@ def model_card(run: Run, summary: Mapping[str, Any]) -> str:
         "",
         f"On {summary['answered']} rows of the test split (mean [95 % bootstrap interval over rows]):",
         "",
-        "| | " + " | ".join([*names, "loss a token", "token accuracy"]) + " |",
-        "|---" * (len(names) + 3) + "|",
+        "| | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 1) + "|",
         *_card_rows(summary, names),
         "",
         "It answers in the manner of its data, also where it does not know; judge it on rows it has not seen.",
@@ -97,22 +111,21 @@ def model_card(run: Run, summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_tuning_report(run: Run, summary: Mapping[str, Any], record: Mapping[str, Any], tuned: Answers, most: int) -> Path:
-    """Writes `report.html`: the tables, the curve, and base and tuned answers side by side."""
-    rows = run.data.conversations("test")[:most][:_SHOWN]
-    sides = [
-        {"prompt": row.prompt[-1].content, "expected": row.completion, "base": base, "tuned": said}
-        for row, base, said in zip(rows, record["base"]["said"], tuned.said, strict=False)
-    ]
-    return write_page("tuning.html", run.directory, run.title, summary=summary, names=list(summary["tuned"]["scores"]), sides=sides)
+def write_tuning_report(run: Run, summary: Mapping[str, Any], sides: Sequence[tuple[str, Mapping[str, str]]]) -> Path:
+    """Writes `report.html`: the table, the curve, and what was said, side by side.
+
+    Args:
+        run: where the page goes.
+        summary: what `summary.json` holds.
+        sides: prompts, each with what is said to it, by who says so.
+    """
+    measured = {name: measures(summary[name]) for name in ("base", "tuned")}
+    return write_page("tuning.html", run.directory, run.title, summary=summary, measured=measured, sides=sides[:_SHOWN])
 
 
 def _card_rows(summary: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    others = [[name, *(_interval(scores.get(score)) for score in names), "", ""] for name, scores in summary["others"].items()]
-    models = [
-        [name, *(_interval(summary[name]["scores"][score]) for score in names), _interval(summary[name]["loss"]), _interval(summary[name]["accuracy"])]
-        for name in ("base", "tuned")
-    ]
+    others = [[name, *(_interval(scores.get(score)) for score in names)] for name, scores in summary["others"].items()]
+    models = [[name, *map(_interval, measures(summary[name]).values())] for name in ("base", "tuned")]
     return ["| " + " | ".join(row) + " |" for row in (*others, *models)]
 
 

