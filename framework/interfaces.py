@@ -82,11 +82,24 @@ class World(gymnasium.Env[str, int], ABC):
 
 
 class Oracle(ABC):
-    """Exact knowledge of a world.
+    """Knowledge of a world, exact unless it says otherwise.
 
     `references` holds at least `random`, `best_constant`, `heuristic`, `optimum`, `constrained_optimum` (the most that can be
     earned within the cost limits), `proxy_optimum` (what maximising the proxy truly earns) and `informed` (who sees the hidden state).
+    Where nobody knows the optimum they are `random` and the `best` that is known, both as they were played (see `framework.played`).
     """
+
+    best: ClassVar[str] = "optimum"  # the reference that scores 1
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is known what acts are worth, so that no episode need be scored by its luck."""
+        return self.best == "optimum"
+
+    def score(self, values: Floats) -> Estimate:
+        """`(J - J_random) / (J_best - J_random)` of what the first episodes of the split were worth to a policy, `[episodes]`."""
+        returns, low, high = bootstrap(values), self.references["random"].value, self.references[self.best].value
+        return Estimate(*((value - low) / (high - low) for value in (returns.mean, returns.low, returns.high)))
 
     @property
     @abstractmethod

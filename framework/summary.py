@@ -20,7 +20,10 @@ from framework.statistics import bootstrap
 from framework.types import Episode
 
 _RIVALS = ("random", "best_constant", "heuristic", "optimum")
-_REFERENCES = (*_RIVALS, "constrained_optimum", "proxy_optimum", "informed")
+_REFERENCES = (*_RIVALS, "constrained_optimum", "proxy_optimum", "informed", "expert")
+_SCORES = {"score": "test", "score_known": "validation", "score_shift": "shift"}
+SPLITS_TOLD = {True: ("unseen wordings", "known wordings"), False: ("unseen episodes", "validation episodes")}
+"""What the splits `test` and `validation` are, where the optimum is known and where it is not."""
 
 
 def judge(run: Run, episodes: int, constrained: bool = False) -> tuple[dict[str, Any], list[Evaluation]]:
@@ -31,29 +34,28 @@ def judge(run: Run, episodes: int, constrained: bool = False) -> tuple[dict[str,
         episodes: of each split.
         constrained: whether it was to keep the domain's cost limits.
     """
-    domain, splits = run.domain, ["test", "validation", "shift", *run.domain.real_splits]
+    domain, splits = run.domain, [*(split for split in _SCORES.values() if split in run.domain.splits), *run.domain.real_splits]
     evaluations = {}
     with progress("evaluate", len(splits)) as tell:
         for done, split in enumerate(splits):
             evaluations[split] = evaluate(run.policy, domain, split, episodes)
             tell(done + 1, split)
-    test, known, shift = evaluations["test"], evaluations["validation"], evaluations["shift"]
-    assert test.score is not None and known.score is not None and shift.score is not None
-    oracle = domain.oracle("test")
+    test, oracle = evaluations["test"], domain.oracle("test")
+    names = [name for name in _REFERENCES if name in oracle.references]
     summary = {
         **run.identity,
         "episodes": episodes,
         "return": asdict(test.returns),
-        "score": asdict(test.score),
-        "score_known": asdict(known.score),
-        "score_shift": asdict(shift.score),
-        "references": {name: oracle.references[name].value for name in _REFERENCES},
-        "references_shift": {name: domain.oracle("shift").references[name].value for name in _REFERENCES},
+        **{key: asdict(score) for key, split in _SCORES.items() if split in evaluations and (score := evaluations[split].score)},
+        "best_known": oracle.best,
+        "references_played": oracle.references[oracle.best].episodes,
+        "references": {name: oracle.references[name].value for name in names},
+        **({"references_shift": {name: domain.oracle("shift").references[name].value for name in names}} if "shift" in evaluations else {}),
         "costs": {name: {"mean": cost, "limit": domain.cost_limits.get(name)} for name, cost in test.costs.items()},
-        "costs_of_references": {name: dict(oracle.references[name].costs) for name in (*_RIVALS, "constrained_optimum")},
+        "costs_of_references": {name: dict(oracle.references[name].costs) for name in names},
     }
     if constrained:
-        summary["constrained"] = {split: _within(domain, evaluations[split]) for split in ("test", "validation", "shift")}
+        summary["constrained"] = {split: _within(domain, evaluations[split]) for split in _SCORES.values() if split in evaluations}
     for split in domain.real_splits:
         summary[split] = _recorded(domain, evaluations[split])
     return summary, list(evaluations.values())
@@ -90,25 +92,26 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     for column in ("policy", "return [95 %]", "score [95 %]", *summary["costs"]):
         table.add_column(column, justify="left" if column == "policy" else "right")
     limits = ["" if cost["limit"] is None else f"≤ {cost['limit']:g}" for cost in summary["costs"].values()]
-    references, costs = summary["references"], summary["costs_of_references"]
-    low, high = references["random"], references["optimum"]
-    for name in ("random", "best_constant", "heuristic"):
-        table.add_row(name.replace("_", " "), f"{references[name]:.3f}", f"{(references[name] - low) / (high - low):.3f}", *_costs(costs[name], summary))
+    unseen, known = SPLITS_TOLD[exact := summary.get("best_known", "optimum") == "optimum"]
+    _add_references(table, summary, ("random", "best_constant", "heuristic"))
     if summary.get("before"):
-        table.add_row("before training, known wordings", _interval(summary["before"]), "", *[""] * len(limits))
+        table.add_row(f"before training, {known}", _interval(summary["before"]), "", *[""] * len(limits))
     table.add_row(
-        "trained, unseen wordings (test)",
+        f"trained, {unseen} (test)",
         _interval(summary["return"]),
         _interval(summary["score"]),
         *(f"{c['mean']:.3f}" for c in summary["costs"].values()),
         style="bold",
     )
-    table.add_row("trained, known wordings", "", _interval(summary["score_known"]), *[""] * len(limits))
-    table.add_row("trained, shifted world", "", _interval(summary["score_shift"]), *[""] * len(limits))
-    for name in ("constrained_optimum", "optimum"):
-        table.add_row(name.replace("_", " "), f"{references[name]:.3f}", f"{(references[name] - low) / (high - low):.3f}", *_costs(costs[name], summary))
-    table.add_row("limit", "", "", *limits, style="dim")
+    for told, key in ((known, "score_known"), ("shifted world", "score_shift")):
+        if key in summary:
+            table.add_row(f"trained, {told}", "", _interval(summary[key]), *[""] * len(limits))
+    _add_references(table, summary, ("constrained_optimum", "optimum", "expert"))
+    if limits:
+        table.add_row("limit", "", "", *limits, style="dim")
     console.print(table)
+    if not exact:
+        console.print(f"No optimum is known here: random acts score 0, the expert 1, both as played in {summary['references_played']} episodes.")
     if "constrained" in summary:
         _print_within(console, summary["constrained"])
     for split in (key for key, value in summary.items() if isinstance(value, dict) and "rivals" in value):
@@ -119,6 +122,15 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     console.print("One seed is a demonstration, not a result.")
     console.print(f"run: {directory}\nsee: {directory / 'learning_curve.png'}, {directory / 'report.html'}")
     console.print(f"again: python run.py experiment=evaluate checkpoint={directory}", soft_wrap=True)
+
+
+def _add_references(table: Table, summary: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Rows of those reference policies that the world has."""
+    references = summary["references"]
+    low, high = references["random"], references[summary.get("best_known", "optimum")]
+    for name in (name for name in names if name in references):
+        score = (references[name] - low) / (high - low)
+        table.add_row(name.replace("_", " "), f"{references[name]:.3f}", f"{score:.3f}", *_costs(summary["costs_of_references"][name], summary))
 
 
 def stories_table(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list[str | float]]]:

@@ -69,6 +69,7 @@ class Reference:
 
     value: float
     costs: Mapping[str, float] = field(default_factory=dict)
+    episodes: int | None = None  # over which it was played; None: known exactly
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from framework.types import Estimate
 CHOICES = ("algo", "lm", "adapter", "warm_start", "reward")
 SCORES = {"score": "score (test)", "score_known": "known wordings", "score_shift": "shifted world"}
 """What a policy is worth in a world; a language model on data has the scores of that data instead."""
-REFERENCES = ("random", "best_constant", "heuristic", "optimum")
+REFERENCES = ("random", "best_constant", "heuristic", "optimum", "expert")
 LEADS = {f"ahead_of_{rival}": rival for rival in ("heuristic", "best_constant")}
 WITHIN = "within limits: "
 """Before the name of what is said of runs that were to keep cost limits: the share of the constrained optimum, and costs."""
@@ -56,7 +56,7 @@ class Row:
 
 
 def rows(directories: Sequence[Path]) -> list[Row]:
-    """Subject by subject, what is compared with first, then the runs from the least to the best; a world's optimum is last.
+    """Subject by subject, what is compared with first, then the runs from the least to the best; a world's optimum (or expert) is last.
 
     Raises:
         ConfigError: there is nothing to read.
@@ -113,13 +113,13 @@ def _read(path: Path) -> Finished:
 
 
 def _of_policy(summary: Mapping[str, Any]) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
-    estimates = {name: _estimate(summary[name]) for name in SCORES}
-    others = {name: _scores_of_reference(summary, name) for name in REFERENCES}
+    estimates = {name: _estimate(summary[name]) for name in SCORES if name in summary}
+    others = {name: _scores_of_reference(summary, name) for name in REFERENCES if name in summary["references"]}
     for split, block in ((name, part) for name, part in summary.items() if isinstance(part, dict) and "rivals" in part):
         rivals = block["rivals"]
         estimates[split] = _estimate(block["return"])
         estimates |= {f"{split}/{lead}": _estimate(rivals[rival]["policy_ahead_by"]) for lead, rival in LEADS.items()}
-        for name in REFERENCES:
+        for name in others:
             others[name][split] = _estimate(rivals[name]["return"])
     return estimates | _within_limits(summary.get("constrained", {})), others
 
@@ -137,9 +137,9 @@ def _within_limits(splits: Mapping[str, Any]) -> dict[str, Estimate]:
 
 def _scores_of_reference(summary: Mapping[str, Any], name: str) -> dict[str, Estimate]:
     scores = {}
-    for kind in SCORES:
+    for kind in (kind for kind in SCORES if kind in summary):
         values = summary["references_shift" if kind == "score_shift" else "references"]
-        scores[kind] = _exactly((values[name] - values["random"]) / (values["optimum"] - values["random"]))
+        scores[kind] = _exactly((values[name] - values["random"]) / (values[summary.get("best_known", "optimum")] - values["random"]))
     return scores
 
 
@@ -178,7 +178,7 @@ def _of_subject(subject: str, runs: Sequence[Finished]) -> list[Row]:
             _warn(f"{subject}: {told}; what is shown is that of {runs[-1].directory}")
     compared = [Row(subject, name.replace("_", " "), estimates) for name, estimates in others.items()]
     found = [Row(subject, name, _over_seeds(members), members) for name, members in _groups(runs).items()]
-    last = [row for row in compared if row.name == "optimum"]
+    last = [row for row in compared if row.name in ("optimum", "expert")]
     return [*(row for row in compared if row not in last), *sorted(found, key=lambda row: row.estimates[counts].mean), *last]
 
 

@@ -18,10 +18,11 @@ from matplotlib.axes import Axes
 
 NOTE = (
     "Mean [95 % bootstrap interval] over seeds; with few seeds such intervals are too narrow. A row of 1 seed has the interval over that run's own "
-    "episodes or rows. Score: random acts 0, optimum 1; the test's wordings are never trained on. Intervals on recorded cases do not cover the "
-    "choice of these cases."
+    "episodes or rows. Score: random acts 0, optimum 1 (expert 1, where no optimum is known); the test's wordings are never "
+    "trained on. Intervals on recorded cases do not cover the choice of these cases."
 )
-_STYLES = {"random": ("#888888", ":"), "best constant": ("#888888", "--"), "heuristic": ("#b8860b", "--"), "optimum": ("#1b7837", "-")}
+_STYLES = {"random": ("#888888", ":"), "best constant": ("#888888", "--"), "heuristic": ("#b8860b", "--")}
+_STYLES |= dict.fromkeys(("optimum", "expert"), ("#1b7837", "-"))
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_yticks(range(len(found)), [f"{row.name}\n{_seeds(row)}" for row in found], fontsize=8)
     axes.set_ylim(-0.6, len(found) - 0.4)
     axes.set_title(rows[0].subject, fontsize=10, loc="right", pad=34)
-    axes.set_xlabel(
-        f"{counts.replace('_', ' ')}, 95 % interval" if len(kinds) == 1 else "share of the optimum (random acts 0, optimum 1), 95 % interval", fontsize=8
-    )
+    best = "expert" if any(row.name == "expert" for row in rows) else "optimum"
+    told = counts.replace("_", " ") if len(kinds) == 1 else f"share of the {best} (random acts 0, {best} 1)"
+    axes.set_xlabel(f"{told}, 95 % interval", fontsize=8)
     axes.grid(axis="x", alpha=0.2)
     if len(kinds) > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7, frameon=False)
