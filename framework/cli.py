@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def _check_choices(override: Override) -> None:
 
 def _first(override: Override) -> str:
     value = next(iter(override.sweep_string_iterator())) if override.is_sweep_override() else override.get_value_element_as_str()
-    return f"{override.key_or_group}={value}"
+    return f"{override.get_key_element()}={value}"  # with its package: +lm@reward.reader=minilm
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -151,11 +152,8 @@ def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
     groups = [] if given.get("resume") else [f"{group}={record[group]}" for group in _CARRIED[2:] if group in record]  # a preset may have chosen them
     carried = [str(choice) for choice in record.get("choices", [])]
     settings = [] if given.get("resume") else [f"++{key}={json.dumps(value)}" for key, value in _policy_settings(record)]
-    kept = [
-        choice
-        for choice in carried
-        if choice.split("=")[0].split(".")[0] in (*_CARRIED, *(("seed", "experiment", "preset", "tracker", "threads") if given.get("resume") else ()))
-    ]
+    taken = (*_CARRIED, *(("seed", "experiment", "preset", "tracker", "threads") if given.get("resume") else ()))
+    kept = [choice for choice in carried if re.split("[.@=]", choice.lstrip("+"))[0] in taken]
     if any("_target_" in choice for choice in kept):
         raise UserError(f"{where}: names a _target_, which a checkpoint may not choose; give it on the command line if you trust it")
     own = _overrides(arguments)

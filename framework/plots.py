@@ -99,3 +99,42 @@ def preference_curve(training: Sequence[tuple[int, float]], looks: Sequence[tupl
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def fit_picture(
+    training: Sequence[tuple[int, float]],
+    validation: Sequence[tuple[int, Estimate]],
+    best: int,
+    reliability: Sequence[Mapping[str, float]],
+    title: str,
+    path: Path,
+) -> None:
+    """Losses of a reward against updates, and how often its choice is the teacher's against how sure it is.
+
+    Args:
+        training: updates, and the mean training loss since the point before.
+        validation: updates, and the loss on the validation pairs there.
+        best: update that was kept.
+        reliability: as `framework.agreement.reliability` gives it.
+        title: what was fitted.
+        path: a PNG file.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    steps = [step for step, _ in validation]
+    left.plot([step for step, _ in training], [loss for _, loss in training], color="#888888", linewidth=1, label="training")
+    left.fill_between(steps, [e.low for _, e in validation], [e.high for _, e in validation], alpha=0.2, color="#2166ac", linewidth=0)
+    left.plot(steps, [e.mean for _, e in validation], marker="o", markersize=3, color="#2166ac", label="validation")
+    left.axvline(best, color="#1b7837", linewidth=1, linestyle="--", label="kept")
+    left.set(xlabel="updates", ylabel="loss, nats a pair")
+    left.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    left.legend(fontsize=8, frameon=False)
+    right.plot([0.5, 1], [0.5, 1], color="#888888", linewidth=1, linestyle="--")
+    sure, agreed, sizes = ([part[name] for part in reliability] for name in ("confidence", "agreement", "share"))
+    right.plot(sure, agreed, color="#2166ac", linewidth=1)
+    right.scatter(sure, agreed, s=[10 + 300 * size for size in sizes], color="#2166ac", alpha=0.6)
+    right.set(xlabel="how sure the reward is of its choice", ylabel="how often it is the teacher's", xlim=(0.48, 1.02))
+    for axes in (left, right):
+        axes.grid(alpha=0.2)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

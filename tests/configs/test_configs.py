@@ -49,6 +49,7 @@ NEEDED = {  # what an option cannot do without
     **{f"data={name}": ["algo=sft"] for name in options("data") if name != "none"},
     "data=file": ["algo=sft", "data.path=somewhere"],
     "data=preferences": ["data.path=somewhere"],
+    "experiment=fit_reward": ["data=preferences", "data.path=somewhere"],
     "reward=judge": ["reward.model=somebody"],
     "reward=graders": ["reward.grader={type: string_check, input: '{{ sample.output_text }}', reference: stop, operation: like}"],
 }
@@ -136,6 +137,7 @@ def target(path: str) -> Any:
 
 
 def settings(kind: Any, group: str) -> dict[str, inspect.Parameter]:
+    group = "lm" if isinstance(kind, type) and issubclass(kind, LineEncoder) else group  # a reader stands in other groups too
     return {name: parameter for name, parameter in inspect.signature(kind).parameters.items() if name not in GIVEN.get(group, set())}
 
 

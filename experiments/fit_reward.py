@@ -1,0 +1,161 @@
+"""A reward is fitted to preferences, watched on the validation pairs and judged on the test pairs: `experiment=fit_reward data=preferences`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from framework.agreement import Truth, agreement, best_of, hits, label_losses
+from framework.checkpoint import open_checkpoint, save_checkpoint
+from framework.config import Count, NonNegativeCount
+from framework.courses import score_courses, turns_of
+from framework.errors import ConfigError
+from framework.experiment import Experiment, Run, write_json
+from framework.interfaces import Algorithm, Learning, PreferenceSource, Tuning
+from framework.lm.encoder import LineEncoder
+from framework.plots import fit_picture
+from framework.progress import progress
+from framework.report import write_page
+from framework.reward_summary import print_fit
+from framework.statistics import bootstrap
+from framework.turn_reward import TurnReward, described
+from framework.types import Conversation, Estimate, Floats, Preference
+
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+_GOLD = ("chosen_gold", "rejected_gold")  # columns that tell the gold of each side, where a file has them
+
+
+class FitReward(Experiment):
+    """Leaves the reward in the run's folder, from where `reward.path=DIR` takes it; beside it stand controls that everyone must beat.
+
+    Args:
+        curve_points: looks at the validation pairs.
+        patience: looks without a lower validation loss after which the fit stops early; 0 never does.
+        controls: other readers, by name, on which the same reward is fitted for comparison; None: none.
+        subset: column of the data by which accuracy is told apart, where rows have it.
+    """
+
+    def __init__(self, curve_points: Count, patience: NonNegativeCount, controls: dict[str, LineEncoder] | None, subset: str) -> None:
+        self.curve_points, self.patience, self.controls, self.subset = curve_points, patience, controls or {}, subset
+
+    def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
+        """See `Experiment`."""
+        return {"data": PreferenceSource, "lm": LineEncoder, "reward": TurnReward}
+
+    def run(self, run: Run) -> bool:
+        """See `Experiment`."""
+        start = time.monotonic()
+        pairs = {split: self._pairs(run, split) for split in ("train", "validation", "test")}
+        reward: TurnReward = run.parts["reward"]
+        curve, record = self._fit(run, reward, pairs, run.directory / "checkpoint", "fit")
+        controls = {name: reward.on(reader) for name, reader in self.controls.items() if described(reader) != described(reward.reader)}
+        for name, control in controls.items():
+            with TemporaryDirectory() as kept:
+                self._fit(run, control, pairs, Path(kept) / "checkpoint", f"fit on {name}")
+        summary = {
+            **run.identity,
+            "pairs": {split: len(found) for split, found in pairs.items()},
+            **record,
+            "test": self._judge(reward, pairs["test"]),
+            "controls": {name: self._judge(control, pairs["test"]) for name, control in controls.items()} | _by_length(pairs["test"]),
+            "warnings": list(run.preferences.warnings()),
+            "wall_s": round(time.monotonic() - start, 1),
+        }
+        title = f"{run.preferences.name}, {summary['reward']}, lm={summary['lm']} ({summary['adapter']}), seed {summary['seed']}"
+        write_json(run.directory / "summary.json", summary)
+        fit_picture(*curve, record["best"][0], summary["test"]["reliability"], title, run.directory / "learning_curve.png")
+        write_page("reward.html", run.directory, title, summary=summary)
+        run.tracker.log({f"final/{name}": value for name, value in _numbers(summary["test"]).items()}, record["updates"])
+        print_fit(summary, title, run.directory)
+        return True
+
+    def _pairs(self, run: Run, split: str) -> Sequence[Preference]:
+        pairs = run.preferences.preferences(split)
+        if not any(pair.label != 0.5 for pair in pairs):
+            raise ConfigError("data", f"{run.preferences.name} leaves no pair for the split {split} that is no tie; give more rows")
+        return pairs
+
+    def _fit(
+        self, run: Run, reward: TurnReward, pairs: Mapping[str, Sequence[Preference]], place: Path, title: str
+    ) -> tuple[tuple[list[tuple[int, float]], list[tuple[int, Estimate]]], dict[str, Any]]:
+        """Fits, and leaves the reward as it was when its validation loss was least; returns losses by updates, and what came of it."""
+        total, labels = reward.steps(len(pairs["train"])), Truth.of(pairs["validation"]).labels
+        every = max(1, total // self.curve_points)
+        training, looks, recent = list[tuple[int, float]](), list[tuple[int, Estimate]](), list[float]()
+        record: dict[str, Any] = {"updates": 0, "best": None, "stopped": ""}
+        with progress(f"{title}, {total:,} updates", total) as tell:
+
+            def between_updates(updates: int, metrics: Mapping[str, float]) -> bool:
+                record["updates"] = updates
+                recent.append(metrics["train/loss"])
+                tell(updates, f"loss {metrics['train/loss']:.3f}")
+                if updates % every and updates < total:
+                    return True
+                loss = bootstrap(label_losses(_ahead(reward, pairs["validation"]), labels))
+                training.append((updates, float(np.mean(recent))))
+                looks.append((updates, loss))
+                recent.clear()
+                if reward is run.parts["reward"]:
+                    run.tracker.log({"train/loss": training[-1][1], "validation/loss": loss.mean}, updates)
+                if record["best"] is None or loss.mean < record["best"][1]:
+                    record["best"] = [updates, loss.mean]
+                    save_checkpoint(place, reward.save, {**record, "finished": True, "choices": run.choices, "config": run.config, **run.identity})
+                waited = sum(later > record["best"][0] for later, _ in looks)
+                record["stopped"] = f"after {waited} looks without a lower validation loss" if self.patience and waited >= self.patience else ""
+                return not record["stopped"]
+
+            reward.fit(pairs["train"], Learning(between_updates, run.settings.seed, run.device))
+        reward.load(open_checkpoint(place)[0], run.device)
+        return (training, looks), record
+
+    def _judge(self, reward: TurnReward, pairs: Sequence[Preference]) -> dict[str, Any]:
+        """A fitted reward on the test pairs."""
+        reward.metrics()
+        ahead, truth = _ahead(reward, pairs), Truth.of(pairs)
+        told = agreement(ahead, truth, calibrated=True) | dict(reward.metrics())
+        if all(name in pair.chosen.fields for pair in pairs for name in _GOLD):
+            told |= _beside_gold(reward, pairs)
+        right, subsets = hits(ahead, truth), [pair.chosen.fields.get(self.subset) for pair in pairs]
+        found = {name: right[[subset == name for subset in subsets]] for name in dict.fromkeys(subsets) if name is not None}
+        told["by_subset"] = {name: float(np.nanmean(part)) for name, part in found.items() if np.isfinite(part).any()}
+        return told
+
+
+def _ahead(reward: TurnReward, pairs: Sequence[Preference]) -> Floats:
+    chosen, rejected = (score_courses(reward, [getattr(pair, side) for pair in pairs]) for side in ("chosen", "rejected"))
+    return chosen - rejected
+
+
+def _by_length(pairs: Sequence[Preference]) -> dict[str, Any]:
+    """Two ways to judge without reading."""
+
+    def ahead(size: Any) -> Floats:
+        return np.array([size(pair.chosen) - size(pair.rejected) for pair in pairs], dtype=np.float64)
+
+    def words(conversation: Conversation) -> int:
+        return sum(len(act.replace("_", " ").split()) for _, act in turns_of(conversation))
+
+    sizes = {"longer": words, "fewer_turns": lambda conversation: -len(turns_of(conversation))}
+    return {name: agreement(ahead(size), Truth.of(pairs), calibrated=False) for name, size in sizes.items()}
+
+
+def _beside_gold(reward: TurnReward, pairs: Sequence[Preference]) -> dict[str, Any]:
+    """Where the gold of both sides is known: the order of all courses, and what the highest scored of n of them is worth."""
+    from scipy.stats import spearmanr
+
+    courses = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+    gold = np.array([float(pair.chosen.fields[name]) for pair in pairs for name in _GOLD])
+    scores = score_courses(reward, courses)
+    curves = {"reward": best_of(scores, gold, _SIZES), "gold": best_of(gold, gold, _SIZES)}
+    return {"gold_correlation": float(spearmanr(scores, gold).statistic), "best_of": curves}
+
+
+def _numbers(told: Mapping[str, Any]) -> dict[str, float]:
+    """Single numbers of what was found, for a tracker."""
+    means = {name: value["mean"] if isinstance(value, Mapping) and "mean" in value else value for name, value in told.items()}
+    return {name: float(value) for name, value in means.items() if isinstance(value, int | float)}

@@ -1,0 +1,50 @@
+"""The table at the end of a fit, and where things are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+SHOWN = {
+    "accuracy": "agrees with labels",
+    "expected_agreement": "expected",
+    "true_agreement": "with the truth",
+    "loss": "log-loss",
+    "calibration_error": "calibration error",
+    "margin_correlation": "rank correlation",
+    "gold_captured": "gold captured",
+}
+"""What a table shows of `framework.agreement.agreement`, and what it is called there."""
+
+
+def print_fit(summary: Mapping[str, Any], title: str, directory: Path) -> None:
+    """What a fitted reward came to on the test pairs, beside what needs no language model."""
+    console, test = Console(width=140), summary["test"]
+    table = Table(title=title, title_justify="left")
+    names = [name for name in SHOWN if name in test]
+    for column in ("test pairs", *(SHOWN[name] for name in names)):
+        table.add_column(column, justify="left" if column == "test pairs" else "right")
+    for name, found in summary["controls"].items():
+        table.add_row(name.replace("_", " "), *(_cell(found.get(shown)) for shown in names))
+    table.add_row(summary["reward"].replace("_", " "), *(_cell(test[name]) for name in names), style="bold")
+    if "bayes_accuracy" in test:
+        best = {"accuracy": test["bayes_accuracy"], "expected_agreement": test["bayes_accuracy"], "true_agreement": 1.0, "loss": test["bayes_loss"]}
+        table.add_row("most that is possible", *(_cell(best.get(name)) for name in names), style="dim")
+    console.print(table)
+    for warning in summary["warnings"]:
+        console.print(f"warning: {warning}", soft_wrap=True)
+    stopped = f" Stopped {summary['stopped']}." if summary["stopped"] else ""
+    console.print(f"{summary['updates']:,} updates, {summary['wall_s']:.0f} s. Kept: the least validation loss, at update {summary['best'][0]:,}.{stopped}")
+    console.print(f"{summary['pairs']['test']} test pairs; 95 % bootstrap intervals over pairs. One seed is a demonstration, not a result.")
+    console.print(f"run: {directory}\nsee: {directory / 'learning_curve.png'}, {directory / 'report.html'}")
+    console.print(f"train on it: python run.py reward={summary['reward']} reward.path={directory} lm={summary['lm']}", soft_wrap=True)
+
+
+def _cell(value: Mapping[str, float] | float | None) -> str:
+    if isinstance(value, Mapping):
+        return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return "" if value is None else f"{value:.3f}"
