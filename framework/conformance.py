@@ -122,7 +122,7 @@ def step(domain: Domain) -> str:
 
 
 def forbidden(domain: Domain) -> str:
-    """An act that the mask forbids changes nothing but the clock and costs `format`; repeated, it ends the episode."""
+    """An act that the mask forbids changes nothing but the clock and costs `format`; repeated, it ends the episode, at the price of `abandoned`."""
     world, met = domain.make("train"), 0
     for number in range(_EPISODES):
         shown = situation(world, number)
@@ -130,7 +130,8 @@ def forbidden(domain: Domain) -> str:
         for action in np.flatnonzero(~world.action_mask())[:1]:
             met += 1
             for turn in onwards(world, lambda *_: int(action)):  # noqa: B023
-                unchanged = (turn.text, turn.next_state, turn.info["action_mask"].tolist()) == before and turn.reward == 0
+                unpaid = turn.reward <= 0 and turn.info["reward_terms"].keys() <= {"abandoned"}
+                unchanged = (turn.text, turn.next_state, turn.info["action_mask"].tolist()) == before and unpaid
                 _require(unchanged and not turn.terminated, f"{world.acts[action]} was forbidden and changed the world; see TextWorld")
                 _require(turn.info["costs"].get("format", 0) > 0, f"{world.acts[action]} was forbidden and not charged to the cost `format`")
     return f"met in {met} episodes"
