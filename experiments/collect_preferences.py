@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from framework.behaviours import POLICY, Behaviour, Played, Role, Stage
 from framework.checkpoint import open_checkpoint, save_checkpoint
-from framework.config import Count, Fraction, Positive
+from framework.config import Count, Fraction, NonNegative, NonNegativeCount
 from framework.errors import ConfigError, near
 from framework.experiment import POLICY_PARTS, Experiment, Run, write_json
 from framework.free_text import load_phrasebook
@@ -82,13 +83,15 @@ class CollectPreferences(Experiment):
     """Leaves `preferences/` in the run's folder: a file for each split, whole or not at all; `data=preferences data.path=...` reads it.
 
     Both episodes of a pair begin with the same seed: the same client, met by two players. A row is `{"prompt", "chosen", "rejected",
-    "label", "probability", "margin"}` as `framework.types.Preference` has them, and `chosen_by`, `rejected_by`, `episode` for people.
+    "label", "probability", "margin"}` as `framework.types.Preference` has them; besides, the gold of both sides, who played them, and the
+    seed of the episode.
 
     Args:
         teacher: who judges. Its gold is measured by the spread of gold over a pool of such episodes of the training split.
-        pairs: to write, by split of the domain.
+        pairs: to write, by split of the domain; 0: no file.
         layout: `episode`: an episode in messages, its first observation the prompt; `turn`: one observation answered by two acts.
-        behaviours: who plays: references of the oracle, or `policy`, the one of `checkpoint=DIR`; how often against the others.
+        behaviours: who plays: references of the oracle, or `policy`, the one of `checkpoint=DIR`; how often against the others,
+            0: never.
         wander: shares of acts that are taken at random instead; an episode has one of them.
         pool: episodes in the pool.
         words: whether acts are put in words of the domain's phrasebook; they are said by their names otherwise.
@@ -98,14 +101,16 @@ class CollectPreferences(Experiment):
     def __init__(
         self,
         teacher: Teacher,
-        pairs: Mapping[str, Count],
+        pairs: Mapping[str, NonNegativeCount],
         layout: Literal["episode", "turn"],
-        behaviours: Mapping[str, Positive],
+        behaviours: Mapping[str, NonNegative],
         wander: Sequence[Fraction],
         pool: Count,
         words: bool,
         courtesy: Fraction,
     ) -> None:
+        pairs = {split: number for split, number in pairs.items() if number}
+        behaviours = {name: weight for name, weight in behaviours.items() if weight}
         if "train" not in pairs or not behaviours or not wander:
             raise ValueError("needs pairs of the split train, a behaviour and a share to wander")
         if teacher.style_bias and not words:
@@ -195,18 +200,20 @@ class CollectPreferences(Experiment):
         """A line of a file; what was liked comes first, of a tie what was drawn first."""
         turned = verdict.label == 0.0
         chosen, rejected = (second, first) if turned else (first, second)
-        margin = float(chosen.segment(self.teacher.gold).gold.sum() - rejected.segment(self.teacher.gold).gold.sum())
+        liked, other = (float(side.segment(self.teacher.gold).gold.sum()) for side in (chosen, rejected))
         probability = 1 - verdict.probability if turned else verdict.probability
         tally.rows += 1
         if verdict.label != 0.5:
-            tally.margins.append(margin)
+            tally.margins.append(liked - other)
             tally.probabilities.append(probability)
             tally.longer += words(chosen.said) > words(rejected.said)
         return {
             **_shown(chosen, rejected, self.layout),
             "label": 0.5 if verdict.label == 0.5 else 1.0,
             "probability": round(probability, 6),
-            "margin": round(margin, 6),
+            "margin": round(liked - other, 6),
+            "chosen_gold": round(liked, 6),
+            "rejected_gold": round(other, 6),
             "chosen_by": str(chosen.played.role.behaviour),
             "rejected_by": str(rejected.played.role.behaviour),
             "episode": chosen.played.role.seed,
@@ -254,7 +261,7 @@ def _shown(chosen: Side, rejected: Side, layout: str) -> dict[str, Any]:
 def _table(run: Run, summary: Mapping[str, Any], teacher: Teacher) -> Table:
     """The summary for people."""
     title = f"{run.domain.name}/{run.domain.environment}: preferences by {teacher.gold}, one spread is {summary['spread']:.3g}"
-    table = Table("split", title=title)
+    table = Table("split", title=title, box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
     rows = {split: told for split, told in summary.items() if split != "spread"}
     for name in next(iter(rows.values())):
         table.add_column(name.replace("_", "\n"), justify="right")

@@ -97,16 +97,17 @@ class Stage:
         """
         world = self._make()
         world.reset(seed=0)
-        states, able = _states([world]), [POLICY] if self.policy else []
-        for name in self.oracle.references:
+        states = _states([world])
+
+        def plays(name: str) -> bool:
             try:
-                self.oracle.probabilities(name, states)
-            except KeyError:  # a reference that only has a value
-                continue
-            able.append(name)
+                return (name == POLICY and self.policy is not None) or bool(self.oracle.probabilities(name, states).size)
+            except KeyError:  # no reference, or one that only has a value
+                return False
+
         for name in names:
-            if name not in able:
-                raise ConfigError(f"{place}.{name}", f"nobody of this name can play{near(name, able)}")
+            if not plays(name):
+                raise ConfigError(f"{place}.{name}", f"nobody of this name can play{near(name, filter(plays, self.oracle.references))}")
 
     def play(self, roles: Sequence[Role]) -> list[Played]:
         """Plays episodes to their ends."""

@@ -92,7 +92,7 @@ class Sentiment(DataSource):
 
     def _cut(self) -> dict[str, list[Conversation]]:
         rng = np.random.default_rng(self.seed)
-        sentences = list(self._sentences())
+        sentences = list(self.sentences())
         reviews = rng.permutation(sorted({review for review, _, _ in sentences}))
         bounds = (np.cumsum(_SHARES) * len(reviews)).astype(int)
         split_of = {str(review): split for split, part in zip(SPLITS, np.split(reviews, bounds), strict=True) for review in part}
@@ -106,8 +106,12 @@ class Sentiment(DataSource):
                 rows[split_of[review]].append(_row(text, mean, ratings[left_out]))
         return rows
 
-    def _sentences(self) -> Iterator[tuple[str, str, list[float]]]:
-        """Review, text and ratings of each sentence."""
+    def sentences(self) -> Iterator[tuple[str, str, list[float]]]:
+        """Review, text and the twenty ratings of each sentence.
+
+        Raises:
+            DataError: see `conversations`.
+        """
         path = source_distribution("vaderSentiment", _VERSION, self.folder)
         try:
             with tarfile.open(path) as outer, tarfile.open(fileobj=outer.extractfile(_INNER)) as inner:
