@@ -12,7 +12,13 @@ from matplotlib import pyplot as plt
 
 from framework.types import Estimate
 
-_LINES = {"optimum": ("#1b7837", "-"), "heuristic": ("#b8860b", "--"), "best_constant": ("#888888", "--"), "random": ("#888888", ":")}
+_LINES = {
+    "optimum": ("#1b7837", "-"),
+    "expert": ("#1b7837", "-"),
+    "heuristic": ("#b8860b", "--"),
+    "best_constant": ("#888888", "--"),
+    "random": ("#888888", ":"),
+}
 
 
 def learning_curve(points: Sequence[tuple[int, Estimate]], references: Mapping[str, float], title: str, path: Path) -> None:
@@ -69,38 +75,6 @@ def loss_curve(training: Sequence[tuple[int, float]], validation: Sequence[tuple
     plt.close(figure)
 
 
-def preference_curve(training: Sequence[tuple[int, float]], looks: Sequence[tuple[int, Mapping[str, Estimate]]], best: int, title: str, path: Path) -> None:
-    """Loss, preferences and distance from the model as it was against updates, and the update that was kept.
-
-    Args:
-        training: updates, and the mean training loss since the point before.
-        looks: updates, and what was measured there on the validation split: `loss`, `reward_accuracy`, `likelier` and `kl`.
-        best: update with the least validation loss.
-        title: what was trained.
-        path: a PNG file.
-    """
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
-    steps = [step for step, _ in looks]
-    left.plot([step for step, _ in training], [loss for _, loss in training], color="#888888", linewidth=1, label="training")
-    shown = [(left, "loss", "validation"), (middle, "reward_accuracy", "more rewarded"), (middle, "likelier", "likelier a token"), (right, "kl", None)]
-    for (axes, name, label), colour in zip(shown, ("#2166ac", "#2166ac", "#b8860b", "#2166ac"), strict=True):
-        found = [look[name] for _, look in looks]
-        axes.fill_between(steps, [e.low for e in found], [e.high for e in found], alpha=0.2, color=colour, linewidth=0)
-        axes.plot(steps, [e.mean for e in found], marker="o", markersize=3, color=colour, label=label)
-    told = {left: "loss a pair", middle: "share of pairs in which the chosen one is", right: "KL to the model as it was, nats a completion"}
-    for axes, what in told.items():
-        axes.axvline(best, color="#1b7837", linewidth=1, linestyle="--", label="kept" if axes is left else None)
-        axes.set(xlabel="updates", ylabel=what)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.grid(alpha=0.2)
-    middle.set_ylim(-0.02, 1.02)
-    for axes in (left, middle):
-        axes.legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
 def fit_picture(
     training: Sequence[tuple[int, float]],
     validation: Sequence[tuple[int, Estimate]],
@@ -135,6 +109,38 @@ def fit_picture(
     right.set(xlabel="how sure the reward is of its choice", ylabel="how often it is the teacher's", xlim=(0.48, 1.02))
     for axes in (left, right):
         axes.grid(alpha=0.2)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def preference_curve(training: Sequence[tuple[int, float]], looks: Sequence[tuple[int, Mapping[str, Estimate]]], best: int, title: str, path: Path) -> None:
+    """Loss, preferences and distance from the model as it was against updates, and the update that was kept.
+
+    Args:
+        training: updates, and the mean training loss since the point before.
+        looks: updates, and what was measured there on the validation split: `loss`, `reward_accuracy`, `likelier` and `kl`.
+        best: update with the least validation loss.
+        title: what was trained.
+        path: a PNG file.
+    """
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
+    steps = [step for step, _ in looks]
+    left.plot([step for step, _ in training], [loss for _, loss in training], color="#888888", linewidth=1, label="training")
+    shown = [(left, "loss", "validation"), (middle, "reward_accuracy", "more rewarded"), (middle, "likelier", "likelier a token"), (right, "kl", None)]
+    for (axes, name, label), colour in zip(shown, ("#2166ac", "#2166ac", "#b8860b", "#2166ac"), strict=True):
+        found = [look[name] for _, look in looks]
+        axes.fill_between(steps, [e.low for e in found], [e.high for e in found], alpha=0.2, color=colour, linewidth=0)
+        axes.plot(steps, [e.mean for e in found], marker="o", markersize=3, color=colour, label=label)
+    told = {left: "loss a pair", middle: "share of pairs in which the chosen one is", right: "KL to the model as it was, nats a completion"}
+    for axes, what in told.items():
+        axes.axvline(best, color="#1b7837", linewidth=1, linestyle="--", label="kept" if axes is left else None)
+        axes.set(xlabel="updates", ylabel=what)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.grid(alpha=0.2)
+    middle.set_ylim(-0.02, 1.02)
+    for axes in (left, middle):
+        axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)

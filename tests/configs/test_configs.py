@@ -172,11 +172,11 @@ def test_presets_change_only_what_there_is() -> None:
     def leaves(config: Any, place: str = "") -> set[str]:
         return {place} if not isinstance(config, Mapping) else {leaf for key, value in config.items() for leaf in leaves(value, f"{place}.{key}".lstrip("."))}
 
-    known = leaves(plain("seed=0"))
     for name in options("preset"):
         preset = OmegaConf.to_container(OmegaConf.load(CONF / "preset" / f"{name}.yaml"))
         assert isinstance(preset, dict)
-        preset.pop("defaults", None)
+        groups = {key.removeprefix("override /"): choice for entry in preset.pop("defaults", []) for key, choice in entry.items()}
+        known = leaves(plain(" ".join(["seed=0", *(f"{group}={choice}" for group, choice in groups.items() if "@" not in group)])))
         unknown = {key for key in leaves(preset) if key not in known}
         assert not unknown, f"preset={name} sets {unknown}"
 
