@@ -2,7 +2,8 @@
 
 A group is one situation played `group_size` times to the end, from the same seed and so with the same chances to come. What an
 episode earned beyond its group's mean is the advantage of all its turns: reward comes from the world alone, and the baseline
-depends on nothing that was done, so the gradient is that of the expected return.
+depends on nothing that was done, so the gradient is that of the expected return, but for what comes of dividing by the batch's
+number of turns, which is chance too: it fades as 1 / episodes (`experiment=exact_gradient` measures it).
 
 It is tempting to compare turn by turn instead, each turn's reward with the mean reward of the group's turns of the same number.
 Where the policy has a say in when an episode ends, that is biased: the means of turns to come are only taken away from those who go
