@@ -13,6 +13,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "reliability"))
 from runs import QUICK, built_here, start_here
+from runs import SMALL as SMALL_RUN
 
 from experiments.collect_preferences import COURTESIES
 from framework.behaviours import Behaviour, Played, Role, Stage
@@ -126,6 +127,14 @@ def test_acts_in_words_are_understood_and_courtesy_is_liked(tmp_path: Path) -> N
         if kind[0] != kind[1] and row["label"] == 1.0:
             liked.append(kind[0])
     assert len(liked) > 30 and np.mean(liked) > 0.7
+
+
+@pytest.mark.slow
+def test_a_trained_policy_may_play(tmp_path: Path) -> None:
+    start_here(tmp_path / "trained", *QUICK, *SMALL_RUN)
+    players = ("+experiment.behaviours.policy=1", "experiment.behaviours={random: 0, heuristic: 0}", f"checkpoint={tmp_path / 'trained'}")
+    start_here(tmp_path / "run", *SMALL[2:], *players)
+    assert {row["chosen_by"].split("+")[0] for row in rows(tmp_path / "run")} == {"optimum", "policy"}
 
 
 def test_reward_is_what_was_paid(tmp_path: Path) -> None:
