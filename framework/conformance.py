@@ -130,8 +130,7 @@ def forbidden(domain: Domain) -> str:
         for action in np.flatnonzero(~world.action_mask())[:1]:
             met += 1
             for turn in onwards(world, lambda *_: int(action)):  # noqa: B023
-                unpaid = turn.reward <= 0 and turn.info["reward_terms"].keys() <= {"abandoned"}
-                unchanged = (turn.text, turn.next_state, turn.info["action_mask"].tolist()) == before and unpaid
+                unchanged = (turn.text, turn.next_state, turn.info["action_mask"].tolist()) == before and turn.reward <= 0
                 _require(unchanged and not turn.terminated, f"{world.acts[action]} was forbidden and changed the world; see TextWorld")
                 _require(turn.info["costs"].get("format", 0) > 0, f"{world.acts[action]} was forbidden and not charged to the cost `format`")
     return f"met in {met} episodes"
