@@ -35,7 +35,7 @@ class Shape:
 
     network: Literal["linear", "mlp"] = "mlp"
     width: Count = 128
-    dropout: Fraction = 0.3
+    dropout: Fraction = 0.1
 
 
 class MemberLinear(nn.Module):
