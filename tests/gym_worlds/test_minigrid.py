@@ -104,7 +104,6 @@ def test_cloning_the_bot_and_learning_from_reward_beat_random_acts() -> None:
     domain = load_domain("minigrid", "GoToRedBallGrey")
     domain.episodes = 60
     seed_everything(0)
-    torch.set_num_threads(1)
     policy = HeadPolicy(TfidfEncoder(max_features=500), n_acts=len(domain.acts), width=64, dropout=0.0, max_lines=16, cache=10_000)
     policy.prepare(list(observations(domain.make("train"), 30)), torch.device("cpu"))
     few = {"demonstrations": 4_000, "batch_size": 128, "reader_batch_size": 8, "epochs": 12, "lessons": 0.0, "weight_decay": 0.0}

@@ -136,7 +136,6 @@ def constrained(**changed: Any) -> StableBaselines:
 
 @pytest.mark.slow
 def test_the_limit_is_kept_where_ppo_breaks_it() -> None:
-    torch.set_num_threads(1)
     domain = Risky()
     free = learned(algorithm("ppo"), domain, fresh_policy(domain))
     assert free.costs["harm"] > 4 * LIMIT["harm"] and free.returns.mean > 0.98

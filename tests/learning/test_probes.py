@@ -98,11 +98,6 @@ def learned(domain: Probe, learner: StableBaselines, policy: HeadPolicy | None =
     return score(policy, domain)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.mark.parametrize("kind", ["named", "asked"])
 def test_an_untrained_policy_knows_nothing(kind: str) -> None:
     assert score(fresh_policy(Probe(kind)), Probe(kind)) < 0.6

@@ -30,11 +30,6 @@ SIZE = N_GROUPS * GROUP_SIZE
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def logits() -> Tensor:
     return torch.randn(TABLES.mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 

@@ -149,7 +149,6 @@ def reader(**changed: Any) -> PretrainedEncoder:
 
 @cache
 def minilm() -> PretrainedEncoder:
-    torch.set_num_threads(1)
     return reader()
 
 

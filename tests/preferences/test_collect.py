@@ -24,7 +24,7 @@ from framework.free_text import load_phrasebook
 from framework.seeding import episode_seed
 
 SPLITS = ("train", "validation", "test")
-SMALL = (*QUICK, "experiment=collect_preferences", "experiment.pairs={train: 150, validation: 20, test: 30}", "experiment.pool=256")
+SMALL = (*QUICK, "experiment=collect_preferences", "experiment.pairs={train: 150, validation: 20, test: 30}", "experiment.pool=256", "threads=1")
 LINE = load_domain("healthcare", "NewbornTriage")
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
@@ -28,7 +27,6 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def built_here(directory: Path, *arguments: str) -> tuple[Experiment, Run]:
     """What run.py builds from these arguments."""
-    torch.set_num_threads(1)
     prepared = prepare([f"hydra.run.dir={directory}", *arguments])
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=prepared, return_hydra_config=True)
