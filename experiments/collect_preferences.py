@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from framework.behaviours import POLICY, Behaviour, Played, Role, Stage
+from framework.behaviours import POLICY, Behaviour, Played, Role, Stage, chosen_by_lot
 from framework.checkpoint import open_checkpoint, save_checkpoint
 from framework.config import Count, Fraction, NonNegative, NonNegativeCount
 from framework.errors import ConfigError, near
@@ -23,7 +23,7 @@ from framework.free_text import load_phrasebook
 from framework.interfaces import Algorithm, Domain, Tuning
 from framework.progress import progress
 from framework.seeding import episode_seed
-from framework.teachers import Pool, Segment, Teacher, Verdict, courtesy, words
+from framework.teachers import Pool, Segment, Teacher, Verdict, words
 
 COURTESIES = ("Thank you.", "Certainly.", "Of course.", "I am glad to help.", "Thanks for telling me.", "With pleasure.")
 _BLOCK = 128  # pairs played side by side
@@ -44,8 +44,7 @@ class Side:
 
     def segment(self, gold: Literal["reward", "regret"]) -> Segment:
         """As a teacher judges it."""
-        worth: list[float] = getattr(self.played, gold)
-        return Segment(np.array([worth[turn] for turn in self.turns]), words(self.said), courtesy(self.said))
+        return self.played.segment(gold, self.turns)
 
     def messages(self) -> list[dict[str, str]]:
         """What follows the first observation: an act, what came of it, an act, and so on."""
@@ -244,9 +243,7 @@ class CollectPreferences(Experiment):
 
     def _role(self, seed: int, rng: np.random.Generator, script: tuple[int, ...] = (), turns: int | None = None) -> Role:
         """Who plays an episode, by chance."""
-        weights = np.array(list(self.behaviours.values()))
-        name = list(self.behaviours)[int(rng.choice(len(weights), p=weights / weights.sum()))]
-        behaviour = Behaviour(name, self.wander[int(rng.integers(len(self.wander)))])
+        behaviour = Behaviour(chosen_by_lot(self.behaviours, rng), self.wander[int(rng.integers(len(self.wander)))])
         return Role(seed, behaviour, int(rng.integers(2**62)), bool(rng.random() < self.courtesy), script, turns)
 
 

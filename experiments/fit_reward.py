@@ -23,8 +23,9 @@ from framework.progress import progress
 from framework.report import write_page
 from framework.reward_summary import print_fit
 from framework.statistics import bootstrap
+from framework.teachers import words
 from framework.turn_reward import TurnReward, described
-from framework.types import Conversation, Estimate, Floats, Preference
+from framework.types import Estimate, Floats, Preference
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 _GOLD = ("chosen_gold", "rejected_gold")  # columns that tell the gold of each side, where a file has them
@@ -137,10 +138,7 @@ def _by_length(pairs: Sequence[Preference]) -> dict[str, Any]:
     def ahead(size: Any) -> Floats:
         return np.array([size(pair.chosen) - size(pair.rejected) for pair in pairs], dtype=np.float64)
 
-    def words(conversation: Conversation) -> int:
-        return sum(len(act.replace("_", " ").split()) for _, act in turns_of(conversation))
-
-    sizes = {"longer": words, "fewer_turns": lambda conversation: -len(turns_of(conversation))}
+    sizes = {"longer": lambda conversation: words([act for _, act in turns_of(conversation)]), "fewer_turns": lambda conversation: -len(turns_of(conversation))}
     return {name: agreement(ahead(size), Truth.of(pairs), calibrated=False) for name, size in sizes.items()}
 
 

@@ -19,9 +19,9 @@ from rich.console import Console
 
 from framework.behaviours import Stage
 from framework.climbing import Courses, Players, first_pairs, judged_pairs, play_courses
-from framework.config import Count, Fraction, Positive
+from framework.config import Count, Fraction, Positive, differences, flat
 from framework.errors import CheckpointError, ConfigError
-from framework.experiment import Experiment, Interrupted, Run, Stop, flat, write_json
+from framework.experiment import Experiment, Interrupted, Run, Stop, write_json
 from framework.interfaces import Algorithm, Domain, Learning, Tuning
 from framework.lm.encoder import LineEncoder
 from framework.lm.read_once import ReadOnce
@@ -116,8 +116,7 @@ class Overoptimization(Experiment):
         folder.mkdir(exist_ok=True)
         kept = folder.parent / "study.json"
         theirs = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else ours
-        if differing := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
-            told = "; ".join(f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in differing[:5])
+        if told := differences(ours, theirs):
             raise CheckpointError(f"{run.directory}: holds another study: {told}. Give its settings, or another hydra.run.dir")
         write_json(kept, ours)
         return folder

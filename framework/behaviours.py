@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from framework.errors import ConfigError, near
 from framework.free_text import Phrasebook
 from framework.interfaces import Domain, Policy, World
+from framework.teachers import Segment, courtesy, words
 from framework.types import Bools, Floats, Grounds, Ints, Observations
 
 POLICY = "policy"  # the name of a learnt policy among the behaviours
@@ -61,6 +62,12 @@ class Played:
     reward: list[float] = field(default_factory=list)  # [T]
     regret: list[float] = field(default_factory=list)  # [T] Q*(s, a) - V*(s); what was still to be had is lost at the end of the clock
 
+    def segment(self, gold: Literal["reward", "regret"], turns: Sequence[int] | None = None) -> Segment:
+        """Some of its turns, or all, as a teacher judges them."""
+        shown = range(len(self.acts)) if turns is None else turns
+        worth, said = {"reward": self.reward, "regret": self.regret}[gold], [self.said[turn] for turn in shown]
+        return Segment(np.array([worth[turn] for turn in shown]), words(said), courtesy(said))
+
 
 @dataclass
 class _Seat:
@@ -72,6 +79,12 @@ class _Seat:
     text: str
     mask: Bools
     ended: bool = False
+
+
+def chosen_by_lot(weights: Mapping[str, float], rng: np.random.Generator) -> str:
+    """One of the names, by how often it is to come up against the others."""
+    shares = np.array(list(weights.values()))
+    return list(weights)[int(rng.choice(len(shares), p=shares / shares.sum()))]
 
 
 class Stage:

@@ -8,13 +8,13 @@ from itertools import islice
 
 import numpy as np
 
-from framework.behaviours import Behaviour, Played, Role, Stage
+from framework.behaviours import Behaviour, Played, Role, Stage, chosen_by_lot
 from framework.courses import Turn
 from framework.errors import ConfigError
 from framework.interfaces import Domain
 from framework.progress import Tell
 from framework.seeding import episode_seed
-from framework.teachers import Pool, Segment, Teacher, courtesy, words
+from framework.teachers import Pool, Teacher, words
 from framework.types import Conversation, Floats, Ints, Message, Preference
 
 _BLOCK = 128  # pairs played side by side
@@ -30,9 +30,7 @@ class Players:
 
     def role(self, seed: int, rng: np.random.Generator) -> Role:
         """One of them in an episode, by chance."""
-        weights = np.array(list(self.weights.values()))
-        name = list(self.weights)[int(rng.choice(len(weights), p=weights / weights.sum()))]
-        return Role(seed, Behaviour(name, self.wander), int(rng.integers(2**62)))
+        return Role(seed, Behaviour(chosen_by_lot(self.weights, rng), self.wander), int(rng.integers(2**62)))
 
 
 @dataclass(frozen=True)
@@ -109,14 +107,10 @@ def first_pairs(pairs: Iterator[Preference], count: int) -> list[Preference]:
 
 
 def _judged(first: Played, second: Played, teacher: Teacher, pool: Pool, rng: np.random.Generator) -> Preference | None:
-    one, other = (_segment(played, teacher) for played in (first, second))
+    one, other = (played.segment(teacher.gold) for played in (first, second))
     if (verdict := teacher.judge(one, other, pool, rng)) is None:
         return None
     return Preference(_conversation(first), _conversation(second), verdict.label, verdict.probability, float(one.gold.sum() - other.gold.sum()))
-
-
-def _segment(played: Played, teacher: Teacher) -> Segment:
-    return Segment(np.array(getattr(played, teacher.gold)), words(played.said), courtesy(played.said))
 
 
 def _conversation(played: Played) -> Conversation:

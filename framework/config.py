@@ -212,3 +212,16 @@ def _target(group: str, name: str) -> str | None:
 def options(group: str) -> list[str]:
     """What can be typed after `group=`."""
     return sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})
+
+
+def flat(config: Any, place: str = "") -> dict[str, Any]:
+    """Every single setting of a configuration by its dotted path."""
+    if not isinstance(config, Mapping):
+        return {place: config}
+    return {key: value for name, part in config.items() for key, value in flat(part, f"{place}.{name}".lstrip(".")).items()}
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The first settings in which what is kept somewhere differs from what was asked for here, with both values; empty where none does."""
+    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    return "; ".join(f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in differing[:5])

@@ -15,7 +15,7 @@ from typing import Annotated, Any, cast
 import torch
 from pydantic import Field
 
-from framework.config import Count
+from framework.config import Count, differences, flat
 from framework.errors import CheckpointError, ConfigError
 from framework.interfaces import (
     Algorithm,
@@ -149,21 +149,12 @@ class Run:
         ours, theirs = (
             flat({key: config.get(key) for key in (_RUN_DEPENDS_ON if whole else _POLICY_DEPENDS_ON)}) for config in (self.config, record.get("config", {}))
         )
-        differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-        if differing:
-            told = "; ".join(f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in differing[:5])
+        if told := differences(ours, theirs):
             raise CheckpointError(f"{directory}: of another configuration: {told}. Leave these settings out to take the checkpoint's own")
 
 
 _POLICY_DEPENDS_ON = ("policy", "lm", "adapter")
 _RUN_DEPENDS_ON = ("seed", "domain", "data", "algo", "warm_start", "reward", "experiment", *_POLICY_DEPENDS_ON)
-
-
-def flat(config: Any, place: str = "") -> dict[str, Any]:
-    """Every single setting of a configuration by its dotted path."""
-    if not isinstance(config, Mapping):
-        return {place: config}
-    return {key: value for name, part in config.items() for key, value in flat(part, f"{place}.{name}".lstrip(".")).items()}
 
 
 class Experiment(ABC):

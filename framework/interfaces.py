@@ -292,10 +292,18 @@ class SpeakingPolicy(Policy):
         """An observation answered by an act in words, to be learnt; words are chosen by torch's own chance."""
 
 
-class DataSource(ABC):
-    """Conversations to learn from, in splits `train`, `validation` and `test`, and a way to score what is answered."""
+class Source(ABC):
+    """Rows to learn from, in splits `train`, `validation` and `test`."""
 
     name: str  # for tables and pictures
+
+    def warnings(self) -> Sequence[str]:
+        """What was found in the data that is no error but ought to be known, each in a line."""
+        return ()
+
+
+class DataSource(Source):
+    """Conversations, and a way to score what is answered."""
 
     @abstractmethod
     def conversations(self, split: str) -> Sequence[Conversation]:
@@ -313,15 +321,9 @@ class DataSource(ABC):
         """What others than a language model answer to the rows of a split: named, scored like any answers."""
         return {}
 
-    def warnings(self) -> Sequence[str]:
-        """What was found in the data that is no error but ought to be known, each in a line."""
-        return ()
 
-
-class PreferenceSource(ABC):
-    """Preferences to learn from, in splits `train`, `validation` and `test`."""
-
-    name: str  # for tables and pictures
+class PreferenceSource(Source):
+    """Pairs of conversations of which one was liked better."""
 
     @abstractmethod
     def preferences(self, split: str) -> Sequence[Preference]:
@@ -330,10 +332,6 @@ class PreferenceSource(ABC):
         Raises:
             DataError: rows that cannot be used, all of a file at once.
         """
-
-    def warnings(self) -> Sequence[str]:
-        """What was found in the data that is no error but ought to be known, each in a line."""
-        return ()
 
 
 class RewardModel(ABC):

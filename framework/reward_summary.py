@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from framework.types import Estimate
+
 SHOWN = {
     "accuracy": "agrees with labels",
     "expected_agreement": "expected",
@@ -46,5 +48,5 @@ def print_fit(summary: Mapping[str, Any], title: str, directory: Path) -> None:
 
 def _cell(value: Mapping[str, float] | float | None) -> str:
     if isinstance(value, Mapping):
-        return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+        return str(Estimate(**value))
     return "" if value is None else f"{value:.3f}"

@@ -17,7 +17,7 @@ from framework.interfaces import Domain
 from framework.policies.scripted import ReferencePolicy
 from framework.progress import progress
 from framework.statistics import bootstrap
-from framework.types import Episode
+from framework.types import Episode, Estimate
 
 _RIVALS = ("random", "best_constant", "heuristic", "optimum")
 _REFERENCES = (*_RIVALS, "constrained_optimum", "proxy_optimum", "informed", "expert")
@@ -169,7 +169,7 @@ def _print_recorded(console: Console, split: str, recorded: Mapping[str, Any]) -
 
 
 def _interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    return str(Estimate(**estimate))
 
 
 def _costs(costs: Mapping[str, float], summary: Mapping[str, Any]) -> list[str]:

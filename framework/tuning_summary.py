@@ -15,6 +15,7 @@ from framework.answering import Answers
 from framework.experiment import Run
 from framework.preferring import Verdict
 from framework.report import write_page
+from framework.types import Estimate
 
 SPLITS = ("train", "validation", "test")
 _SHOWN = 12  # rows of the report's side-by-side
@@ -135,4 +136,4 @@ def _plain(answers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:
-    return "" if estimate is None else f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    return "" if estimate is None else str(Estimate(**estimate))

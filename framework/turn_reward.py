@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from framework.checkpoint import open_checkpoint
-from framework.config import Count, NonNegative, Positive
+from framework.config import Count, NonNegative, Positive, differences, flat
 from framework.courses import Turn, turns_of
 from framework.errors import CheckpointError, ConfigError, DataError, TrainingError
 from framework.interfaces import LearnedReward, Learning
@@ -172,9 +172,7 @@ class TurnReward(LearnedReward):
             found = load_file(directory / _WEIGHTS, device=str(device))
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{directory}: holds no fitted reward ({error}); give the directory of a run of experiment=fit_reward") from error
-        ours, theirs = _flat(self._record()), _flat(record)
-        if differing := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
-            told = "; ".join(f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in differing[:5])
+        if told := differences(flat(self._record()), flat(record)):
             remedy = "Choose the reward as it was fitted; a reader of its own is given by +lm@reward.reader=NAME"
             raise CheckpointError(f"{directory}: a reward of another configuration: {told}. {remedy}")
         self.reader.place(device)
@@ -263,14 +261,6 @@ def described(reader: LineEncoder) -> dict[str, Any]:
 
 
 _SETTINGS = ("path", "package", "layers", "sha256", "weights", "seed", "adapter", "max_features")
-
-
-def _flat(record: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    return {
-        name: found
-        for key, value in record.items()
-        for name, found in (_flat(value, f"{place}{key}.") if isinstance(value, Mapping) else {f"{place}{key}": value}).items()
-    }
 
 
 def _batches(count: int, size: int, steps: int, seed: int) -> Iterator[Ints]:

@@ -13,11 +13,8 @@ from __future__ import annotations
 import argparse
 import logging
 import platform
-import statistics
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,9 +23,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from experiments.benchmarks.in_turn import InTurn
 from framework.algorithms.dpo import DPO
 from framework.errors import MissingExtraError
 from framework.experiment import write_json
@@ -86,25 +84,6 @@ class Ours:
         return total
 
 
-class InTurn(TrainerCallback):
-    """Takes a step of ours after each of TRL's, and keeps the time of both."""
-
-    def __init__(self, step: Callable[[], float]) -> None:
-        self.ours, self.theirs, self.losses, self._step, self._began = [], [], [], step, 0.0  # type: ignore[var-annotated]
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """See `TrainerCallback`."""
-        self._began = time.process_time()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """See `TrainerCallback`."""
-        ended = time.process_time()
-        self.theirs.append(ended - self._began)
-        self.losses.append(self._step())
-        self._began = time.process_time()
-        self.ours.append(self._began - ended)
-
-
 def compare(pairs: int, rounds: int, precomputed: bool) -> dict[str, Any]:
     """Seconds of a step, both ways, and the losses; the first round is left out of the times."""
     try:
@@ -124,17 +103,8 @@ def compare(pairs: int, rounds: int, precomputed: bool) -> dict[str, Any]:
         reference = None if precomputed else network()
         trainer = DPOTrainer(model=network(), ref_model=reference, args=settings, processing_class=tokenizer, train_dataset=data)
         rows = [dict(row) for row in cast(Dataset, trainer.train_dataset)]
-        in_turn = InTurn(Ours(model, rows).step)
-        trainer.add_callback(in_turn)
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    ratios = [a / b for a, b in zip(in_turn.theirs[1:], in_turn.ours[1:], strict=True)]
-    return {
-        "ours": {"seconds": statistics.median(in_turn.ours[1:]), "losses": in_turn.losses},
-        "trl": {"seconds": statistics.median(in_turn.theirs[1:]), "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]},
-        "times_as_fast": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
-        "tokens": sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows),
-    }
+        found = InTurn(Ours(model, rows).step).run(trainer)
+    return found | {"tokens": sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows)}
 
 
 def _tokens(row: dict[str, list[int]], side: str) -> Tokens:

@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import logging
 import platform
-import statistics
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +21,9 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from experiments.benchmarks.in_turn import InTurn
 from framework.errors import MissingExtraError
 from framework.experiment import write_json
 from framework.lm.layout import hidden_states, pack, trees
@@ -75,25 +73,6 @@ class Ours:
         return total
 
 
-class InTurn(TrainerCallback):
-    """Takes a step of ours after each of TRL's, and keeps the time of both."""
-
-    def __init__(self, step: Callable[[], float]) -> None:
-        self.ours, self.theirs, self.losses, self._step, self._began = [], [], [], step, 0.0  # type: ignore[var-annotated]
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """See `TrainerCallback`."""
-        self._began = time.process_time()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """See `TrainerCallback`."""
-        ended = time.process_time()
-        self.theirs.append(ended - self._began)
-        self.losses.append(self._step())
-        self._began = time.process_time()
-        self.ours.append(self._began - ended)
-
-
 def compare(data: list[Tokens], rounds: int) -> dict[str, Any]:
     """Seconds of a step, both ways, and the losses; the first round is left out of the times."""
     try:
@@ -101,7 +80,6 @@ def compare(data: list[Tokens], rounds: int) -> dict[str, Any]:
         from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
     except ImportError as error:
         raise MissingExtraError("TRL", "bench") from error
-    in_turn = InTurn(Ours(data).step)
     with tempfile.TemporaryDirectory() as directory:
         settings = SFTConfig(
             output_dir=directory, per_device_train_batch_size=len(data), max_steps=rounds + 1, learning_rate=_RATE, lr_scheduler_type="constant",
@@ -109,16 +87,7 @@ def compare(data: list[Tokens], rounds: int) -> dict[str, Any]:
             logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         rows = [{"input_ids": x.ids.tolist(), "labels": np.where(x.weights > 0, x.ids, -100).tolist()} for x in data]
-        trainer = SFTTrainer(model=network(), args=settings, processing_class=_tokenizer(), train_dataset=Dataset.from_list(rows), callbacks=[in_turn])
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    ratios = [a / b for a, b in zip(in_turn.theirs[1:], in_turn.ours[1:], strict=True)]
-    return {
-        "ours": {"seconds": statistics.median(in_turn.ours[1:]), "losses": in_turn.losses},
-        "trl": {"seconds": statistics.median(in_turn.theirs[1:]), "losses": theirs},
-        "times_as_fast": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
-    }
+        return InTurn(Ours(data).step).run(SFTTrainer(model=network(), args=settings, processing_class=_tokenizer(), train_dataset=Dataset.from_list(rows)))
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -46,13 +47,16 @@ def findings(rows: Sequence[Conversation]) -> list[str]:
 
 def overlaps(splits: Mapping[str, Sequence[Conversation]]) -> list[str]:
     """Warnings about prompts that stand in two splits, which makes scores on the second too good."""
-    known: dict[str, dict[str, str]] = {split: {prompt_key(row): row.origin for row in rows} for split, rows in splits.items()}
-    found, names = [], list(splits)
-    for place, first in enumerate(names):
-        for second in names[place + 1 :]:
-            if shared := known[first].keys() & known[second].keys():
-                example = min((known[second][key], known[first][key]) for key in shared)
-                found.append(f"prompts of {second} that stand in {first} too: {len(shared)}, as {' and '.join(example)}")
+    return standing_twice({split: {prompt_key(row): row.origin for row in rows} for split, rows in splits.items()}, "prompts")
+
+
+def standing_twice(known: Mapping[str, Mapping[Hashable, str]], what: str) -> list[str]:
+    """A warning for each two splits that share a key; `known` says by split where each key stands."""
+    found = []
+    for first, second in combinations(known, 2):
+        if shared := known[first].keys() & known[second].keys():
+            example = min((known[second][key], known[first][key]) for key in shared)
+            found.append(f"{what} of {second} that stand in {first} too: {len(shared)}, as {' and '.join(example)}")
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from framework.datasets.faults import Faults
 from framework.datasets.layout import Layout
 from framework.datasets.readers import kind
-from framework.datasets.rows import TOOLS, amiss_text, as_text, grammar, listed
+from framework.datasets.rows import amiss_text, as_text, grammar, listed, refuse_tools
 from framework.errors import near
 from framework.types import Conversation, Message, Preference
 
@@ -44,8 +44,7 @@ def preference(number: int, row: Mapping[str, Any], faults: Faults, system: str 
     before = len(faults.found)
     said = {name: _messages(number, row, name, faults) for name in COLUMNS if name != "prompt" or row.get(name) is not None}
     numbers = {name: _number(number, row, name, faults) for name in NUMBERS if row.get(name) not in (None, "")}
-    for name in (name for name in TOOLS if row.get(name)):
-        faults.add(number, name, "tools cannot be learnt", "Remove the key, and the messages that use it")
+    refuse_tools(number, row, faults)
     if len(faults.found) > before:
         return None
     prompt = said["prompt"] if "prompt" in said else _shared(number, said, row, faults)

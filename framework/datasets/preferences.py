@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, takewhile
+from itertools import takewhile
 from pathlib import Path
 
-from framework.datasets.checks import FEW, key_of
+from framework.datasets.checks import FEW, key_of, standing_twice
 from framework.datasets.layout import Layout
 from framework.datasets.preference_rows import pairs
 from framework.datasets.split_files import SPLITS, SplitFiles
 from framework.interfaces import PreferenceSource
+from framework.teachers import words
 from framework.types import Conversation, Message, Preference
 
 ONE_SIDED = 0.7  # share of rows at which a length that tells the label is worth a warning
@@ -53,13 +54,7 @@ class PreferenceFile(SplitFiles[Preference], PreferenceSource):
 
     def overlaps(self, splits: Mapping[str, Sequence[Preference]]) -> list[str]:
         """Pairs that stand in two splits; prompts may, since different pairs of answers to them tell different things."""
-        known = {split: {_pair(row): row.chosen.origin for row in rows} for split, rows in splits.items()}
-        found = []
-        for first, second in combinations(known, 2):
-            if shared := known[first].keys() & known[second].keys():
-                example = min((known[second][key], known[first][key]) for key in shared)
-                found.append(f"pairs of {second} that stand in {first} too: {len(shared)}, as {' and '.join(example)}")
-        return found
+        return standing_twice({split: {_pair(row): row.chosen.origin for row in rows} for split, rows in splits.items()}, "pairs")
 
     def further(self, row: Preference) -> Mapping[str, str]:
         """See `SplitFiles`."""
@@ -112,5 +107,5 @@ def _by_label(rows: Sequence[Preference]) -> list[str]:
 
 
 def _words(conversation: Conversation) -> int:
-    """What the assistant says, in words; names of acts are taken apart."""
-    return sum(len(message.content.replace("_", " ").split()) for message in conversation.messages if message.role == "assistant")
+    """What the assistant says, as teachers count it."""
+    return words([message.content for message in conversation.messages if message.role == "assistant"])

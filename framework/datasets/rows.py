@@ -23,7 +23,7 @@ COLUMNS = ("prompt", "completion")
 NAMES = (*COLUMNS, "messages")
 ROLES = ("system", "developer", "user", "assistant")
 _MESSAGE = ("role", "content", "weight")
-TOOLS = ("tools", "functions")
+_TOOLS = ("tools", "functions")
 
 
 def chats(system: str | None) -> Layout[Conversation]:
@@ -45,14 +45,19 @@ def conversation(number: int, row: Mapping[str, Any], faults: Faults, system: st
     messages = _chat(number, row, faults) if "messages" in row else _pair(number, row, faults)
     if len(faults.found) == before and (amiss := grammar(messages)):
         faults.add(number, "messages", *amiss)
-    for name in TOOLS:
-        if row.get(name):
-            faults.add(number, name, "tools cannot be learnt", "Remove the key, and the messages that use it")
+    refuse_tools(number, row, faults)
     if len(faults.found) > before:
         return None
     if system is not None and messages[0].role != "system":
         messages.insert(0, Message("system", system))
     return Conversation(tuple(messages), faults.place(number), {name: as_text(value) for name, value in row.items() if name not in NAMES and value is not None})
+
+
+def refuse_tools(number: int, row: Mapping[str, Any], faults: Faults) -> None:
+    """Faults of a row that brings tools."""
+    for name in _TOOLS:
+        if row.get(name):
+            faults.add(number, name, "tools cannot be learnt", "Remove the key, and the messages that use it")
 
 
 def _pair(number: int, row: Mapping[str, Any], faults: Faults) -> list[Message]:

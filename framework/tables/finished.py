@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from framework.config import flat
 from framework.errors import ConfigError
-from framework.experiment import flat
 from framework.statistics import bootstrap
 from framework.types import Estimate
 

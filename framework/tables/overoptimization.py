@@ -11,8 +11,7 @@ import matplotlib
 import numpy as np
 
 from framework.overoptimization import Climb, divergence, read
-from framework.tables.sheets import Sheet
-from framework.types import Estimate
+from framework.tables.sheets import Sheet, shown
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -93,11 +92,7 @@ def _line(row: Row) -> list[str]:
     told = [climb.gold[-1], climb.lost, climb.proxy[-1], climb.area, bon.alpha, bon.beta]
     peak = max(climb.gold, key=lambda estimate: estimate.mean)
     name = f"{row.teacher} {row.pairs:,} {row.shape}: {row.scorer.replace('_', ' ')}"
-    return [name, str(climb.peak), str(peak), *(_cell(estimate) for estimate in told), f"{bon.explained:.2f}, {rl.explained:.2f}", f"{climb.budget:.2f}"]
-
-
-def _cell(estimate: Estimate) -> str:
-    return str(estimate) if estimate.low < estimate.high else f"{estimate.mean:.3f}"
+    return [name, str(climb.peak), str(peak), *map(shown, told), f"{bon.explained:.2f}, {rl.explained:.2f}", f"{climb.budget:.2f}"]
 
 
 def plain(study: Study) -> dict[str, Any]:

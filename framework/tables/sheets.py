@@ -11,6 +11,7 @@ import matplotlib
 from rich.table import Table
 
 from framework.tables.finished import LEADS, SCORES, VALIDATION_LOSS, WITHIN, Row, main_score
+from framework.types import Estimate
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -93,7 +94,12 @@ def _seeds(row: Row) -> str:
 def _cell(row: Row, name: str) -> str:
     if (estimate := row.estimates.get(name)) is None:
         return ""
-    return str(estimate) if estimate.low < estimate.high else f"{estimate.mean:.3f}"  # what is known exactly has no interval
+    return shown(estimate)
+
+
+def shown(estimate: Estimate) -> str:
+    """A cell; what is known exactly has no interval."""
+    return str(estimate) if estimate.low < estimate.high else f"{estimate.mean:.3f}"
 
 
 def _effort(row: Row) -> list[str]:

@@ -91,6 +91,15 @@ def same(found: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+def as_theirs(algorithm: PreferenceDescent, lm: CausalLM, prepared: list[Pair] | Any, expected: Tensor) -> None:
+    """Our loss of a batch, and its gradient, are those of a loss that was computed on the same model."""
+    expected.backward()  # type: ignore[no-untyped-call]
+    theirs = gradients(lm)
+    found, ours = step(algorithm, lm, prepared)
+    assert found == pytest.approx(expected.item(), rel=1e-4)
+    same(ours, theirs)
+
+
 def padded(examples: list[Tokens]) -> dict[str, Tensor]:
     """As TRL lays out a batch: every prompt again for every completion, all as long as the longest."""
     ids, masks = ([torch.as_tensor(getattr(x, name)) for x in examples] for name in ("ids", "weights"))
@@ -127,11 +136,7 @@ def test_a_step_of_dpo_is_that_of_trl(micro: Path, loss: str) -> None:
     known = {f"ref_{side}_logps": torch.tensor([pair.reference[i] for pair in prepared]) for i, side in enumerate(("chosen", "rejected"))}
     batch = padded([pair.chosen for pair in prepared] + [pair.rejected for pair in prepared]) | known
     expected = trainer._compute_loss(trl_model(lm), batch, return_outputs=False)
-    expected.backward()
-    theirs = gradients(lm)
-    found, ours = step(algorithm, lm, prepared)
-    assert found == pytest.approx(expected.item(), rel=1e-4)
-    same(ours, theirs)
+    as_theirs(algorithm, lm, prepared, expected)
 
 
 @pytest.mark.slow
@@ -150,11 +155,7 @@ def test_a_step_of_kto_is_that_of_trl(micro: Path) -> None:
     batch = {**padded(own), **{f"KL_{name}": value for name, value in padded(elsewhere).items()}}
     batch |= {"label": torch.tensor([True, False] * 4), "ref_logps": known, "ref_KL_logps": known_elsewhere}
     expected = trainer._compute_loss(trl_model(lm), batch, return_outputs=False)
-    expected.backward()
-    theirs = gradients(lm)
-    found, ours = step(algorithm, lm, prepared)
-    assert found == pytest.approx(expected.item(), rel=1e-4)
-    same(ours, theirs)
+    as_theirs(algorithm, lm, prepared, expected)
 
 
 @pytest.mark.slow
@@ -168,11 +169,7 @@ def test_a_step_of_orpo_is_that_of_trl_where_theirs_learns_completions_alone(mic
         labels = found["input_ids"].masked_fill(found["completion_mask"] == 0, -100)
         batch |= {f"{side}_input_ids": found["input_ids"], f"{side}_attention_mask": found["attention_mask"], f"{side}_labels": labels}
     expected, _ = bare(trainer, beta=0.3, is_encoder_decoder=False, padding_value=0, aux_loss_enabled=False).get_batch_loss_metrics(lm.model, batch)
-    expected.backward()
-    theirs = gradients(lm)
-    loss, ours = step(algorithm, lm, given)
-    assert loss == pytest.approx(expected.item(), rel=1e-4)
-    same(ours, theirs)
+    as_theirs(algorithm, lm, given, expected)
 
 
 @pytest.mark.parametrize("name", ALL)
