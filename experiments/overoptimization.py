@@ -170,7 +170,8 @@ class Overoptimization(Experiment):
         (run.directory / "table.md").write_text(f"{table.markdown()}\n{note(study)}\n", encoding="utf-8")
         write_json(run.directory / "table.json", {**run.identity, **plain(study)})
         draw(study, run.directory / "learning_curve.png")
-        write_page("overoptimization.html", run.directory, f"Over-optimisation: {study.title}", table=table, note=note(study))
+        lead, curve = "What a reward promises and what is kept, as it is climbed by best of n.", "Gold and proxy against the square root of KL"
+        write_page("sheet.html", run.directory, f"Over-optimisation: {study.title}", lead=lead, table=table, note=note(study), curve_told=curve)
         Console(width=170, markup=False, highlight=False).print(table.printable(), note(study), f"{run.directory}: table.md, table.json, report.html", sep="\n")
 
 

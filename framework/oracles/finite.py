@@ -12,11 +12,12 @@ must come to an end; a world with a deadline keeps its clock in the state.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.sparse import csr_matrix
+from scipy.special import rel_entr
 
 from framework.types import Bools, Floats, Ints, Reference
 
@@ -142,10 +143,27 @@ class FiniteProcess:
 
     def solve(self, reward: Floats) -> Floats:
         """Optimal action values `[S, A]` for any reward; -inf where not allowed."""
+        return self._settled(reward, lambda action_values: action_values.max(axis=1))
+
+    def tilted(self, reward: Floats, reference: Floats, temperature: float) -> Floats:
+        """The policy that earns most of any reward less `temperature` times its KL from a reference policy, both `[S, A]`.
+
+        π(a|s) ∝ π_ref(a|s) exp(Q(s, a) / T), V(s) = T log Σ_a π_ref(a|s) exp(Q(s, a) / T) (Todorov, 2009; Levine, 2018, arXiv:1805.00909).
+        """
+
+        def soft(action_values: Floats) -> Floats:
+            peak = action_values.max(axis=1)
+            return np.asarray(peak + temperature * np.log((reference * np.exp((action_values - peak[:, None]) / temperature)).sum(axis=1)))
+
+        action_values = self._settled(np.where(reference > 0, reward, -np.inf), soft)
+        return np.asarray(reference * np.exp((action_values - soft(action_values)[:, None]) / temperature))
+
+    def _settled(self, reward: Floats, value: Callable[[Floats], Floats]) -> Floats:
+        """Action values `[S, A]` that bear themselves out, where a state is worth what `value` makes of its acts' values, `[S]`."""
         values = np.zeros(len(reward))
         for _ in range(_MAX_SWEEPS):
             action_values = reward + (self._leads @ values).reshape(reward.shape)
-            values, before = action_values.max(axis=1), values
+            values, before = value(action_values), values
             if np.abs(values - before).max() <= _TOLERANCE * max(1.0, np.abs(values).max()):
                 return np.asarray(action_values)
         raise ValueError(f"values have not settled after {_MAX_SWEEPS:,} sweeps; does every policy come to an end?")
@@ -168,6 +186,10 @@ class FiniteProcess:
             if present.sum() < 1e-12:
                 return total
         raise ValueError(f"a policy has not come to an end after {_MAX_SWEEPS:,} acts")
+
+    def divergence(self, policy: Floats, reference: Floats) -> float:
+        """KL of a policy's episodes to those of a reference that takes all of its acts too, nats."""
+        return float((self.occupancy(policy).sum(axis=1) * rel_entr(policy, reference).sum(axis=1)).sum())
 
     def worth(self, occupancy: Floats) -> Reference:
         """Return and costs of an occupancy."""
