@@ -23,6 +23,7 @@ from stable_baselines3 import DQN as Sb3DQN
 from stable_baselines3 import PPO as Sb3PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
@@ -129,6 +130,7 @@ class StableBaselines(Algorithm):
             policy_kwargs={"network": lambda: learner.network},
             **{name: getattr(self, name) for name in self.own},
         )
+        self._model.set_logger(Logger(folder=None, output_formats=[]))  # SB3's own would leave an empty folder in the system's temporary one
         if run.resume is not None:
             self.load(run.resume)
         try:
