@@ -223,11 +223,7 @@ class CausalLM(LanguageModel):
         if isinstance(self.adapter, Full):
             return model
         model.requires_grad_(False)
-        if self.adapter is None:
-            return model
-        from peft import LoraConfig, get_peft_model
-
-        return get_peft_model(model, LoraConfig(r=self.adapter.rank, lora_alpha=self.adapter.alpha, target_modules="all-linear", task_type="CAUSAL_LM"))
+        return model if self.adapter is None else self.adapter.onto(model, "CAUSAL_LM")
 
     def _render(self, messages: Sequence[Message], speak: bool = False) -> str:
         plain = [{"role": message.role, "content": message.content} for message in messages]

@@ -174,11 +174,8 @@ class PretrainedEncoder(LineEncoder):
         model = model.requires_grad_(False)
         if self.adapter is None:
             return model.to(self.compute)
-        from peft import LoraConfig, get_peft_model
-
         model.set_attn_implementation("eager")  # on short lines the fused kernel's backward pass takes as long as all the rest together
-        lora = LoraConfig(r=self.adapter.rank, lora_alpha=self.adapter.alpha, target_modules="all-linear")
-        return get_peft_model(model, lora)
+        return self.adapter.onto(model)
 
 
 def _up(number: int) -> int:
