@@ -5,8 +5,7 @@ been learnt yet from the batch, so that all ratios are 1: of `reinforce` too, of
 ∇log π(a|s), and what is kept of it are their coefficients `[S, A]` (see `framework.exact`).
 
 A turn is one draw here. Whether a loss means turns or episodes by its sequences matters: `per_episode` weights take an episode as the
-sequence and turns as its tokens, as where a whole completion is one episode; `per_turn` divides by the turns of the batch, as our
-algorithms do.
+sequence and turns as its tokens, as where a whole completion is one episode; `per_turn` divides by the turns of the batch.
 
 E: episodes; T: turns of the longest; B: turns of all; S: states; A: acts; M: batches.
 """
@@ -125,12 +124,12 @@ def turn_index_corrected(episodes: Episodes) -> Tensor:
 
 
 def per_episode(episodes: Episodes) -> Tensor:
-    """1 / E, `[B]`: a sum over turns, a mean over episodes, as the gradient of the expected return is."""
+    """1 / E, `[B]`: a sum over turns, a mean over episodes, as the gradient of the expected return is, and as `algo=reinforce` and `dr_grpo` take it."""
     return mean_of_budgets(episodes.owners, 1)
 
 
 def per_turn(episodes: Episodes) -> Tensor:
-    """1 / B, `[B]`: a mean over the turns of the batch, as `algo=reinforce`, `grpo` and `ppo_text` take it of acts that are one draw."""
+    """1 / B, `[B]`: a mean over the turns of the batch, as the other losses of `algo=grpo` and `ppo_text` take it of acts that are one draw."""
     return mean_of_tokens(episodes.owners)
 
 
@@ -151,9 +150,6 @@ def menu(truth: Truth) -> list[Estimator]:
         Estimator("turn index (verl#7244)", "turn index", turn_index, per_episode),
         Estimator("turn index, corrected", "turn index", turn_index_corrected, per_episode, unbiased=True),
         *(_gae(name, critic, trust) for name, critic in critics.items() for trust in (0.0, 0.95, 1.0)),
-        Estimator("algo=reinforce, rloo", "as run", lambda e: _spread(leave_one_out(e.totals, e.groups), e), per_turn),
-        Estimator("algo=reinforce, reinforce_plus_plus", "as run", _plus_plus, per_turn, whole=True),
-        Estimator("algo=grpo, dr_grpo", "as run", _relative(False), per_turn),
         Estimator("algo=grpo, grpo", "as run", _relative(True), per_turn),
         Estimator("algo=ppo_text, perfect critic", "as run", lambda e: _whitened_gae(e, values), per_turn, grouped=False, whole=True),
     ]

@@ -70,10 +70,16 @@ def mean_of_tokens(sequences: Tensor) -> Tensor:
     return torch.full(sequences.shape, 1 / max(1, len(sequences)), device=sequences.device)
 
 
-def mean_of_budgets(sequences: Tensor, max_tokens: int) -> Tensor:
-    """1 / (B max_tokens), `[N]`: every token counts the same whatever the sequences' lengths (Dr. GRPO: Liu et al., 2025)."""
+def mean_of_budgets(sequences: Tensor, max_tokens: int, count: int | None = None) -> Tensor:
+    """1 / (B max_tokens), `[N]`: every token counts the same whatever the sequences' lengths (Dr. GRPO: Liu et al., 2025).
+
+    Args:
+        sequences: which of them a token belongs to.
+        max_tokens: of a sequence.
+        count: B where it is not the number of sequences there are; that is chance where sequences are turns, and to divide by it a bias.
+    """
     _vectors(sequences=sequences)
-    return torch.full(sequences.shape, 1 / (max_tokens * max(1, len(sequences.unique()))), device=sequences.device)
+    return torch.full(sequences.shape, 1 / (max_tokens * (count or max(1, len(sequences.unique())))), device=sequences.device)
 
 
 def k1(logprobs: Tensor, reference: Tensor) -> Tensor:

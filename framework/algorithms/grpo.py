@@ -2,8 +2,8 @@
 
 A group is one situation played `group_size` times to the end, from the same seed and so with the same chances to come. What an
 episode earned beyond its group's mean is the advantage of all its turns: reward comes from the world alone, and the baseline
-depends on nothing that was done, so the gradient is that of the expected return, but for what comes of dividing by the batch's
-number of turns, which is chance too: it fades as 1 / episodes (`experiment=exact_gradient` measures it).
+depends on nothing that was done, so the gradient of `dr_grpo` is that of the expected return, up to a factor. The others divide by
+what is chance too, deviations, lengths and the number of turns: `experiment=exact_gradient` measures what comes of it.
 
 It is tempting to compare turn by turn instead, each turn's reward with the mean reward of the group's turns of the same number.
 Where the policy has a say in when an episode ends, that is biased: the means of turns to come are only taken away from those who go
@@ -92,5 +92,5 @@ class GRPO(PolicyGradient):
         if self.loss in ("grpo", "gspo"):
             return losses.mean_of_sequences(turns)
         if self.loss == "dr_grpo":
-            return losses.mean_of_budgets(turns, int(torch.bincount(batch.turns).max()))
+            return losses.mean_of_budgets(turns, int(torch.bincount(batch.turns).max()), self.batch_size)
         return losses.mean_of_tokens(turns)

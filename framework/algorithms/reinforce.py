@@ -48,7 +48,7 @@ class Reinforce(PolicyGradient):
             batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_groups, self.group_size)), run.device)
             rewards = batch.rewards - self.price(batch, self.reference(policy, batch))
             advantages = self.advantages(batch, rewards, groups)
-            weights = mean_of_budgets(batch.turns, int(torch.bincount(batch.turns).max()))
+            weights = mean_of_budgets(batch.turns, int(torch.bincount(batch.turns).max()), len(batch.played))
             for part in policy.score(batch.said):
                 at = part.draws
                 loss = weights[at] @ reinforce(part.logprobs, advantages[batch.turns[at]])

@@ -69,6 +69,7 @@ def test_weightings_by_hand() -> None:
     torch.testing.assert_close(losses.mean_of_sequences(torch.tensor([0, 0, 1])), torch.tensor([0.25, 0.25, 0.5]))
     torch.testing.assert_close(losses.mean_of_tokens(torch.tensor([0, 0, 1])), torch.full((3,), 1 / 3))
     torch.testing.assert_close(losses.mean_of_budgets(torch.tensor([0, 0, 1]), 10), torch.full((3,), 1 / 20))
+    torch.testing.assert_close(losses.mean_of_budgets(torch.tensor([0, 0, 1]), 10, count=4), torch.full((3,), 1 / 40))
 
 
 def test_kl_estimators_by_hand_and_in_the_mean() -> None:
