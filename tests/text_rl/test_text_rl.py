@@ -23,6 +23,8 @@ from framework.lm.adapters import Full, Lora
 from framework.policies.generative import GenerativePolicy
 from framework.types import Observations, Tokens, Utterance
 
+BATCH_SIZE = 64  # turns an update, more than are ever played
+
 
 def plain(policy: GenerativePolicy, said: Utterance, temperature: float = 1.0) -> Tensor:
     """Log-probabilities of what was said, by a plain forward pass, `[T]`."""
@@ -69,14 +71,14 @@ def by_hand(loss: str, played: Batch) -> Callable[[int, int], float]:
     centred = totals - totals.mean(1, keepdims=True)
     advantages = (centred if loss in ("dr_grpo",) else centred / (totals.std(1, ddof=1, keepdims=True) + 1e-4)).reshape(-1)
     lengths = [len(said.logprobs) for said in played.said]
-    counts = {"grpo": lambda n: len(lengths) * n, "gspo": lambda n: len(lengths) * n, "dr_grpo": lambda n: len(lengths) * max(lengths)}
+    counts = {"grpo": lambda n: len(lengths) * n, "gspo": lambda n: len(lengths) * n, "dr_grpo": lambda n: BATCH_SIZE * max(lengths)}
     return lambda turn, n: float(advantages[played.episodes[turn]]) / counts.get(loss, lambda n: sum(lengths))(n)
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
 def test_a_step_of_grpo_is_the_plain_policy_gradient(loss: str, taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = speaker(taught, TwoTurns)
-    found, played = first_gradient(policy, algorithm("grpo", loss=loss, n_groups=2, group_size=4), monkeypatch)
+    found, played = first_gradient(policy, algorithm("grpo", loss=loss, n_groups=2, group_size=4, batch_size=BATCH_SIZE), monkeypatch)
     policy.lm.model.zero_grad()  # type: ignore[attr-defined]
     weight = by_hand(loss, played)
     for turn, said in enumerate(played.said):
