@@ -10,5 +10,5 @@ class BradleyTerry(TurnReward):
     """One member; its score is the reward, in the unit in which a difference of 1 is chosen with odds of e to 1."""
 
     def aggregate(self, scores: Floats) -> Floats:
-        """See `TurnReward`."""
+        """See `FittedReward`."""
         return scores[:, 0]

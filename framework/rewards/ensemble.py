@@ -13,9 +13,10 @@ import numpy as np
 from pydantic import Field
 
 from framework.config import Count, NonNegative
+from framework.fitted_reward import Fitting
 from framework.lm.encoder import LineEncoder
 from framework.turn_network import Shape
-from framework.turn_reward import Fitting, TurnReward
+from framework.turn_reward import TurnReward
 from framework.types import Floats
 
 Aggregation = Literal["mean", "worst", "uncertainty_weighted", "lower_confidence_bound"]
@@ -50,7 +51,7 @@ class Ensemble(TurnReward):
         self._spreads: list[float] = []
 
     def aggregate(self, scores: Floats) -> Floats:
-        """See `TurnReward`."""
+        """See `FittedReward`."""
         self._spreads.extend(scores.std(axis=1))
         return combined(scores, self.aggregation, self.caution)
 

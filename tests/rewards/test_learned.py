@@ -16,6 +16,7 @@ from framework.checkpoint import save_checkpoint
 from framework.config import load_domain
 from framework.courses import score_courses, turns_of
 from framework.errors import CheckpointError, ConfigError, DataError, TrainingError
+from framework.fitted_reward import Fitting
 from framework.interfaces import Learning
 from framework.lm.tfidf import TfidfEncoder
 from framework.losses import bradley_terry
@@ -23,7 +24,7 @@ from framework.rewarded import RewardedWorld
 from framework.rewards.bradley_terry import BradleyTerry
 from framework.rewards.ensemble import Aggregation, Ensemble, combined
 from framework.turn_network import Shape
-from framework.turn_reward import Fitting, Pairs, TurnReward, preference_losses
+from framework.turn_reward import Pairs, TurnReward, preference_losses
 from framework.types import Conversation, Message, Preference, Step
 
 PAIRS = preferences(1_500, seed=1)
