@@ -24,6 +24,7 @@ from framework.types import (
     Completion,
     Conversation,
     Demonstration,
+    Ends,
     Estimate,
     Floats,
     Grounds,
@@ -234,6 +235,14 @@ class LanguageModel(ABC):
 
         A group are the examples whose loss is one, as many in each; they are never parted. A context that examples of a part share is
         read once. Each part is to be sent backward before the next is drawn.
+        """
+
+    @abstractmethod
+    def ends(self, groups: Sequence[Sequence[Tokens]]) -> Iterator[Ends]:
+        """Hidden states at the last tokens of whole examples, in the order of the groups, in parts that one training pass can hold.
+
+        A group are the examples whose loss is one, one at least; they are never parted. A context that examples of a part share is read
+        once. Each part is to be sent backward before the next is drawn.
         """
 
     @abstractmethod

@@ -229,6 +229,14 @@ class Likelihoods:
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """Of some of the groups of examples that a model was given, as many as one training pass holds; G: groups of this part, E: all their examples."""
+
+    states: torch.Tensor  # [E, D] hidden states at the examples' last tokens in float32, group by group; differentiable
+    groups: torch.Tensor  # [G] which groups they are
+
+
+@dataclass(frozen=True, slots=True)
 class Liking:
     """What a model makes of pairs, by a loss."""
 

@@ -19,7 +19,7 @@ from framework.lm.generate import generate, stream
 from framework.lm.layout import Tree, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
 from framework.lm.precision import bfloat16_if_fast, computing
-from framework.types import Completion, Conversation, Ints, Likelihoods, Message, Reading, Sampling, Scores, Tokens
+from framework.types import Completion, Conversation, Ends, Ints, Likelihoods, Message, Reading, Sampling, Scores, Tokens
 
 _TOGETHER = 1_024  # states whose likeliest token is sought together
 BUNDLED = Path(__file__).parent / "bundled"
@@ -128,6 +128,18 @@ class CausalLM(LanguageModel):
                     likely = logprobs(hidden_states(self.model, rows), self._head.weight, rows.targets, bias=self._head.bias)
                 sums = sums.index_add(0, owners[rows.owners], rows.weights * likely)
             yield Likelihoods(sums.view(len(members), -1), torch.as_tensor(members, device=self.device))
+
+    def ends(self, groups: Sequence[Sequence[Tokens]]) -> Iterator[Ends]:
+        """See `LanguageModel`."""
+        for members in _passes(groups, self.pass_tokens):
+            found, order = trees([example for number in members for example in groups[number]])
+            examples = torch.as_tensor(order, device=self.device)
+            states = torch.zeros(len(order), self.width, device=self.device)
+            for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+                with computing(self.device, self.dtype):
+                    last = hidden_states(self.model, rows, rows.ends).float()
+                states = states.index_add(0, examples[rows.branches], last)
+            yield Ends(states, torch.as_tensor(members, device=self.device))
 
     @torch.no_grad()
     def states(self, prompts: Sequence[Ints]) -> Tensor:
