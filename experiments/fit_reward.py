@@ -16,6 +16,7 @@ from framework.config import Count, NonNegativeCount
 from framework.courses import score_courses, turns_of
 from framework.errors import ConfigError
 from framework.experiment import Experiment, Run, write_json
+from framework.fitted_reward import FittedReward
 from framework.interfaces import Algorithm, Learning, PreferenceSource, Tuning
 from framework.lm.encoder import LineEncoder
 from framework.plots import fit_picture
@@ -38,23 +39,26 @@ class FitReward(Experiment):
         curve_points: looks at the validation pairs.
         patience: looks without a lower validation loss after which the fit stops early; 0 never does.
         controls: other readers, by name, on which the same reward is fitted for comparison; None: none.
+        plain: what is fitted on them where the reward itself is none that reads lines.
         subset: column of the data by which accuracy is told apart, where rows have it.
     """
 
-    def __init__(self, curve_points: Count, patience: NonNegativeCount, controls: dict[str, LineEncoder] | None, subset: str) -> None:
-        self.curve_points, self.patience, self.controls, self.subset = curve_points, patience, controls or {}, subset
+    def __init__(self, curve_points: Count, patience: NonNegativeCount, controls: dict[str, LineEncoder] | None, plain: TurnReward, subset: str) -> None:
+        self.curve_points, self.patience, self.controls, self.plain, self.subset = curve_points, patience, controls or {}, plain, subset
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
-        return {"data": PreferenceSource, "lm": LineEncoder, "reward": TurnReward}
+        return {"data": PreferenceSource, "lm": object, "reward": FittedReward}  # which lm goes with it, the reward says
 
     def run(self, run: Run) -> bool:
         """See `Experiment`."""
         start = time.monotonic()
         pairs = {split: self._pairs(run, split) for split in ("train", "validation", "test")}
-        reward: TurnReward = run.parts["reward"]
+        reward: FittedReward = run.parts["reward"]
+        reader = reward.reader if isinstance(reward, TurnReward) else None
         curve, record = self._fit(run, reward, pairs, run.directory / "checkpoint", "fit")
-        controls = {name: reward.on(reader) for name, reader in self.controls.items() if described(reader) != described(reward.reader)}
+        of = reward if isinstance(reward, TurnReward) else self.plain
+        controls = {name: of.on(other) for name, other in self.controls.items() if reader is None or described(other) != described(reader)}
         for name, control in controls.items():
             with TemporaryDirectory() as kept:
                 self._fit(run, control, pairs, Path(kept) / "checkpoint", f"fit on {name}")
@@ -72,7 +76,7 @@ class FitReward(Experiment):
         fit_picture(*curve, record["best"][0], summary["test"]["reliability"], title, run.directory / "learning_curve.png")
         write_page("reward.html", run.directory, title, summary=summary)
         run.tracker.log({f"final/{name}": value for name, value in _numbers(summary["test"]).items()}, record["updates"])
-        print_fit(summary, title, run.directory)
+        print_fit(summary, title, run.directory, None if reader is None else summary["lm"])
         return True
 
     def _pairs(self, run: Run, split: str) -> Sequence[Preference]:
@@ -82,7 +86,7 @@ class FitReward(Experiment):
         return pairs
 
     def _fit(
-        self, run: Run, reward: TurnReward, pairs: Mapping[str, Sequence[Preference]], place: Path, title: str
+        self, run: Run, reward: FittedReward, pairs: Mapping[str, Sequence[Preference]], place: Path, title: str
     ) -> tuple[tuple[list[tuple[int, float]], list[tuple[int, Estimate]]], dict[str, Any]]:
         """Fits, and leaves the reward as it was when its validation loss was least; returns losses by updates, and what came of it."""
         total, labels = reward.steps(len(pairs["train"])), Truth.of(pairs["validation"]).labels
@@ -114,7 +118,7 @@ class FitReward(Experiment):
         reward.load(open_checkpoint(place)[0], run.device)
         return (training, looks), record
 
-    def _judge(self, reward: TurnReward, pairs: Sequence[Preference]) -> dict[str, Any]:
+    def _judge(self, reward: FittedReward, pairs: Sequence[Preference]) -> dict[str, Any]:
         """A fitted reward on the test pairs."""
         reward.metrics()
         ahead, truth = _ahead(reward, pairs), Truth.of(pairs)
@@ -127,7 +131,7 @@ class FitReward(Experiment):
         return told
 
 
-def _ahead(reward: TurnReward, pairs: Sequence[Preference]) -> Floats:
+def _ahead(reward: FittedReward, pairs: Sequence[Preference]) -> Floats:
     chosen, rejected = (score_courses(reward, [getattr(pair, side) for pair in pairs]) for side in ("chosen", "rejected"))
     return chosen - rejected
 
@@ -142,7 +146,7 @@ def _by_length(pairs: Sequence[Preference]) -> dict[str, Any]:
     return {name: agreement(ahead(size), Truth.of(pairs), calibrated=False) for name, size in sizes.items()}
 
 
-def _beside_gold(reward: TurnReward, pairs: Sequence[Preference]) -> dict[str, Any]:
+def _beside_gold(reward: FittedReward, pairs: Sequence[Preference]) -> dict[str, Any]:
     """Where the gold of both sides is known: the order of all courses, and what the highest scored of n of them is worth."""
     from scipy.stats import spearmanr
 

@@ -23,8 +23,8 @@ SHOWN = {
 """What a table shows of `framework.agreement.agreement`, and what it is called there."""
 
 
-def print_fit(summary: Mapping[str, Any], title: str, directory: Path) -> None:
-    """What a fitted reward came to on the test pairs, beside what needs no language model."""
+def print_fit(summary: Mapping[str, Any], title: str, directory: Path, reader: str | None) -> None:
+    """What a fitted reward came to on the test pairs, beside what needs no language model; `reader`: which `lm` it goes with, where not with any."""
     console, test = Console(width=140), summary["test"]
     table = Table(title=title, title_justify="left")
     names = [name for name in SHOWN if name in test]
@@ -43,7 +43,7 @@ def print_fit(summary: Mapping[str, Any], title: str, directory: Path) -> None:
     console.print(f"{summary['updates']:,} updates, {summary['wall_s']:.0f} s. Kept: the least validation loss, at update {summary['best'][0]:,}.{stopped}")
     console.print(f"{summary['pairs']['test']} test pairs; 95 % bootstrap intervals over pairs. One seed is a demonstration, not a result.")
     console.print(f"run: {directory}\nsee: {directory / 'learning_curve.png'}, {directory / 'report.html'}")
-    console.print(f"train on it: python run.py reward={summary['reward']} reward.path={directory} lm={summary['lm']}", soft_wrap=True)
+    console.print(f"train on it: python run.py reward={summary['reward']} reward.path={directory}{f' lm={reader}' if reader else ''}", soft_wrap=True)
 
 
 def _cell(value: Mapping[str, float] | float | None) -> str:

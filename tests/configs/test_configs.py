@@ -31,7 +31,7 @@ GIVEN = {  # constructor arguments that are other parts, not settings
     "policy": {"lm", "n_acts", "domain"},
     "lm": {"adapter"},
     "data": {"domain"},
-    "reward": {"reader"},
+    "reward": {"reader", "lm"},
     "tracker": {"directory", "config", "group", "name"},
 }
 TALKS = ["algo=sft", "data=faq"]  # what a model that generates is built with

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from preferred import preferences, write
 
-sys.path.append(str(Path(__file__).parents[1] / "reliability"))
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("reliability", "tuning")]
+from micro import write_micro
 from runs import QUICK, SMALL, built_here, start_here
 
 from framework.checkpoint import open_checkpoint
@@ -55,6 +56,21 @@ def test_a_reward_is_fitted_reported_and_trained_on(reward: str, folder: Path, t
     assert any("reward/disagreement" in row for row in rows) == (reward == "ensemble")
 
 
+@pytest.mark.slow
+def test_a_whole_language_model_is_fitted_and_trained_on_by_a_policy_with_another(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_micro(tmp_path / "micro")
+    control = "experiment.controls={counts: {_target_: framework.lm.tfidf.TfidfEncoder, max_features: 24}}"
+    talking = (*FIT[:2], *FIT[4:], "reward=sequence", "lm=tiny", f"lm.path={model}", "adapter=full", f"data.path={folder}")
+    start_here(tmp_path / "rm", *talking, "reward.fitting.learning_rate=3e-3", "experiment.controls=null", control)
+    told = json.loads((tmp_path / "rm" / "summary.json").read_text())
+    assert told["reward"] == "sequence" and told["controls"].keys() == {"counts", "longer", "fewer_turns"}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"train on it: python run.py reward=sequence reward.path={tmp_path / 'rm'}" in shown and "lm=tiny (full)" in shown
+    start_here(tmp_path / "run", *TINY, "reward=sequence", f"reward.path={tmp_path / 'rm'}")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any({"rollout/gold_return", "rollout/reward"} <= row.keys() for row in rows)
+
+
 def test_controls_stand_beside_and_the_same_reader_is_not_fitted_twice(folder: Path, tmp_path: Path) -> None:
     control = "experiment.controls={plain: {_target_: framework.lm.tfidf.TfidfEncoder, max_features: 3}}"
     told = fitted(folder, tmp_path / "rm", "experiment.controls=null", control)
@@ -90,5 +106,7 @@ def test_what_does_not_fit_is_refused_by_name(folder: Path, tmp_path: Path) -> N
         prepared()
     with pytest.raises(ConfigError, match="CausalLM does not go with BradleyTerry, which takes LineEncoder"):
         built_here(tmp_path / "run", "algo=grpo", "reward=bradley_terry", path)
-    with pytest.raises(ConfigError, match="FitReward cannot use Gold, which is no TurnReward; choose one of: bradley_terry, ensemble"):
+    with pytest.raises(ConfigError, match="TfidfEncoder does not go with SequenceReward, which takes CausalLM"):
+        start_here(tmp_path / "lines", *FIT, f"data.path={folder}", "reward=sequence")
+    with pytest.raises(ConfigError, match="FitReward cannot use Gold, which is no FittedReward; choose one of: bradley_terry, ensemble, sequence"):
         start_here(tmp_path / "gold", *FIT, f"data.path={folder}", "reward=gold")
