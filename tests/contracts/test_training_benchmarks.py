@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmarks import dpo_step, head_memory, sft_step
+from experiments.benchmarks import dpo_step, head_memory, reward_step, sft_step
 
 
 @pytest.mark.slow
@@ -24,6 +24,14 @@ def test_a_step_of_preferences_is_one_of_trl(tmp_path: Path) -> None:
     dpo_step.main(["--rounds", "1", "--pairs", "2", "--out", str(tmp_path / "found.json")])
     for found in json.loads((tmp_path / "found.json").read_text())["results"].values():
         assert found["ours"]["losses"] == pytest.approx(found["trl"]["losses"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_step_of_fitting_a_reward_is_one_of_trl(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    reward_step.main(["--rounds", "1", "--pairs", "2", "--out", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())["results"]
+    assert found["ours"]["losses"] == pytest.approx(found["trl"]["losses"], abs=1e-4)
 
 
 def test_every_way_over_the_head_computes_the_same() -> None:
