@@ -55,9 +55,8 @@ class FitReward(Experiment):
         start = time.monotonic()
         pairs = {split: self._pairs(run, split) for split in ("train", "validation", "test")}
         reward: FittedReward = run.parts["reward"]
-        reader = reward.reader if isinstance(reward, TurnReward) else None
+        of, reader = (reward, reward.reader) if isinstance(reward, TurnReward) else (self.plain, None)
         curve, record = self._fit(run, reward, pairs, run.directory / "checkpoint", "fit")
-        of = reward if isinstance(reward, TurnReward) else self.plain
         controls = {name: of.on(other) for name, other in self.controls.items() if reader is None or described(other) != described(reader)}
         for name, control in controls.items():
             with TemporaryDirectory() as kept:

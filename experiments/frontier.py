@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from rich.console import Console
 
 from framework.config import Count, Positive
 from framework.errors import ConfigError
-from framework.experiment import Experiment, Run, write_json
+from framework.experiment import Experiment, Run
 from framework.finite import FiniteOracle
 from framework.frontier import Path, climb, fitted
 from framework.interfaces import Algorithm, Domain, Tuning
 from framework.progress import progress
-from framework.report import write_page
+from framework.report import write_sheet
 from framework.tables.frontier import Paths, draw, plain, sheet
 from framework.types import Floats
 
@@ -63,10 +62,6 @@ class Frontier(Experiment):
 
     def _show(self, paths: Paths, run: Run) -> None:
         """Screen and files."""
-        table = sheet(paths)
-        (run.directory / "table.md").write_text(f"{table.markdown()}\n{paths.note}\n", encoding="utf-8")
-        write_json(run.directory / "table.json", {**run.identity, **plain(paths)})
         draw(paths, run.directory / "learning_curve.png")
         lead, curve = "What is earned as a policy moves away from the one it began with.", "Gold and the climbed reward against the square root of KL"
-        write_page("sheet.html", run.directory, paths.title, lead=lead, table=table, note=paths.note, curve_told=curve)
-        Console(width=150, markup=False, highlight=False).print(table.printable(), paths.note, f"{run.directory}: table.md, table.json, report.html", sep="\n")
+        write_sheet(run, sheet(paths), paths.note, plain(paths), paths.title, lead, curve)

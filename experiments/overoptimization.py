@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 import torch
 from pydantic import Field
-from rich.console import Console
 
 from framework.behaviours import Stage
 from framework.climbing import Courses, Players, first_pairs, judged_pairs, play_courses
@@ -27,7 +26,7 @@ from framework.lm.encoder import LineEncoder
 from framework.lm.read_once import ReadOnce
 from framework.overoptimization import climbed
 from framework.progress import progress
-from framework.report import write_page
+from framework.report import write_sheet
 from framework.rewards.ensemble import Aggregation, Ensemble, combined
 from framework.tables.overoptimization import SINGLE, Row, Study, draw, note, plain, sheet
 from framework.teachers import Pool, Teacher
@@ -166,13 +165,9 @@ class Overoptimization(Experiment):
                 found.setdefault((cell.teacher, cell.pairs, cell.shape, scorer), []).append(curves)
         rows = [Row.of(*key, curves, self.sizes) for key, curves in found.items()]
         study = Study(f"{run.domain.name}/{run.domain.environment}, lm={run.names['lm']}, {self.seeds} seeds", self.sizes, rows, controls(pool, self.sizes))
-        table = sheet(study)
-        (run.directory / "table.md").write_text(f"{table.markdown()}\n{note(study)}\n", encoding="utf-8")
-        write_json(run.directory / "table.json", {**run.identity, **plain(study)})
         draw(study, run.directory / "learning_curve.png")
         lead, curve = "What a reward promises and what is kept, as it is climbed by best of n.", "Gold and proxy against the square root of KL"
-        write_page("sheet.html", run.directory, f"Over-optimisation: {study.title}", lead=lead, table=table, note=note(study), curve_told=curve)
-        Console(width=170, markup=False, highlight=False).print(table.printable(), note(study), f"{run.directory}: table.md, table.json, report.html", sep="\n")
+        write_sheet(run, sheet(study), note(study), plain(study), f"Over-optimisation: {study.title}", lead, curve)
 
 
 def shaped(reward: TurnReward, network: str) -> TurnReward:

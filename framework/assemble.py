@@ -83,9 +83,12 @@ def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
             raise ConfigError("data", f"must be given: data=FILE, or a ready-made source ({', '.join(fitting('data', needs['data']))})")
         put("data", build(config.data, "data", **({"domain": domain} if _takes(config.data, "domain") else {})))
     if "reward" in needs:
-        reads = _takes(config.reward, "reader") and "reader" not in config.reward  # as the policy does, by a reader of its own
-        learns = _takes(config.reward, "lm") and "policy" not in needs  # where there is a policy, the model is the policy's
-        put("reward", build(config.reward, "reward", **{name: _language_model(config) for name, so in (("reader", reads), ("lm", learns)) if so}))
+        given = {
+            "reader": "reader" not in config.reward,  # it reads as the policy does, by a reader of its own
+            "lm": "policy" not in needs,  # where there is a policy, the model is the policy's
+        }
+        models = {name: _language_model(config) for name, so in given.items() if so and _takes(config.reward, name)}
+        put("reward", build(config.reward, "reward", **models))
     if {"lm", "policy"} & needs.keys():
         put("lm", _language_model(config))
     if "policy" in needs:

@@ -124,7 +124,7 @@ class FittedReward(LearnedReward):
             ConfigError: nothing is fitted.
         """
         if not self.fitted:
-            raise ConfigError("reward", "is not fitted yet; fit it, or load one that is")
+            raise not_fitted()
         if len(self._known) > _KEPT:
             self._known.clear()
         new = list(dict.fromkeys(turn for turn in turns if turn not in self._known))
@@ -150,6 +150,11 @@ class FittedReward(LearnedReward):
                 if not run.progress(step, {"train/loss": loss}):
                     break
         self._known.clear()
+
+
+def not_fitted() -> ConfigError:
+    """What is told to who asks too soon."""
+    return ConfigError("reward", "is not fitted yet; fit it, or load one that is")
 
 
 def descend(learning: Sequence[nn.Parameter], backward: Backward, fitting: Fitting, pairs: int, seed: int) -> Iterator[tuple[int, float]]:

@@ -37,8 +37,8 @@ def climb(process: FiniteProcess, reward: Floats, reference: Floats) -> Path:
     """Tilts a reference policy by a reward, both `[S, A]`, until it moves no more; not at all where nothing is to be gained."""
     paid = np.where(process.mask, reward, 0.0)
     best = one_hot(process.solve(np.where(reference > 0, reward, -np.inf)).argmax(axis=1), reference.shape)
-    gain = float(((process.occupancy(best) - process.occupancy(reference)) * paid).sum())
     points = [_told(process, reference, paid, reference)]
+    gain = float((process.occupancy(best) * paid).sum()) - points[0][2]
     for octave in range(_OCTAVES if gain > 1e-9 * np.abs(paid).max() else 0):
         point = _told(process, process.tilted(reward, reference, _FIRST * gain / 2**octave), paid, reference)
         if point[0] - points[-1][0] < _STILL:
@@ -69,4 +69,4 @@ def fitted(process: FiniteProcess, reference: Floats, acts: int, rng: np.random.
 
 def _told(process: FiniteProcess, policy: Floats, paid: Floats, reference: Floats) -> tuple[float, float, float]:
     occupancy = process.occupancy(policy)
-    return process.divergence(policy, reference), process.worth(occupancy).value, float((occupancy * paid).sum())
+    return process.divergence(occupancy, reference), process.worth(occupancy).value, float((occupancy * paid).sum())

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich.console import Console
 
 from framework.evaluation import Evaluation
+from framework.experiment import Run, write_json
+from framework.tables.sheets import Sheet
 from framework.types import Episode, Step
 
 _TEMPLATES = Environment(
@@ -68,6 +71,24 @@ def write_page(template: str, directory: Path, title: str, **shown: Any) -> Path
     path = directory / "report.html"
     path.write_text(page, encoding="utf-8", errors="replace")  # a model may say half a character
     return path
+
+
+def write_sheet(run: Run, table: Sheet, note: str, record: Mapping[str, Any], title: str, lead: str, curve_told: str) -> None:
+    """Leaves a table in a run's directory as `table.md`, `table.json` and `report.html`, and shows it.
+
+    Args:
+        run: whose directory; its `learning_curve.png` goes onto the page.
+        table: to be read.
+        note: what its numbers mean.
+        record: the same for a file.
+        title: of the page.
+        lead: what the page is about, in a sentence.
+        curve_told: what the picture shows.
+    """
+    (run.directory / "table.md").write_text(f"{table.markdown()}\n{note}\n", encoding="utf-8")
+    write_json(run.directory / "table.json", {**run.identity, **record})
+    write_page("sheet.html", run.directory, title, lead=lead, table=table, note=note, curve_told=curve_told)
+    Console(width=170, markup=False, highlight=False).print(table.printable(), note, f"{run.directory}: table.md, table.json, report.html", sep="\n")
 
 
 def _turns(episode: Episode) -> Iterator[_Turn]:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from framework.config import Count, differences, flat
 from framework.courses import Turn, turns_of
-from framework.errors import CheckpointError, ConfigError
-from framework.fitted_reward import RECORD, Backward, FittedReward, Fitting, asked_of, pair_losses
+from framework.errors import CheckpointError
+from framework.fitted_reward import RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
 from framework.interfaces import Learning
 from framework.lm.encoder import LineEncoder
 from framework.turn_network import Shape, TurnNetwork
@@ -125,7 +125,7 @@ class TurnReward(FittedReward):
 
     def _fitted(self) -> TurnNetwork:
         if self._network is None:
-            raise ConfigError("reward", "is not fitted yet; fit it, or load one that is")
+            raise not_fitted()
         return self._network
 
     def _assemble(self, device: torch.device) -> TurnNetwork:

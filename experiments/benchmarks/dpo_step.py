@@ -10,11 +10,7 @@ processor time: on one thread of an idle machine the same as by the clock on the
 
 from __future__ import annotations
 
-import argparse
-import logging
-import platform
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,12 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.utils.logging import disable_progress_bar
 
-from experiments.benchmarks.in_turn import InTurn
+from experiments.benchmarks.in_turn import COLUMNS, InTurn, asked, keep, lines, times_as_fast
 from framework.algorithms.dpo import DPO
 from framework.errors import MissingExtraError
-from framework.experiment import write_json
 from framework.interfaces import Learning
 from framework.lm.adapters import Full
 from framework.lm.causal import CausalLM
@@ -114,29 +108,16 @@ def _tokens(row: dict[str, list[int]], side: str) -> Tokens:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.dpo_step", description="Preference optimisation, seconds of a step.")
-    parser.add_argument("--rounds", type=int, default=5, help="measured steps, after one that is not")
-    parser.add_argument("--pairs", type=int, default=32, help="pairs of a step")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    asked = parser.parse_args(arguments)
-    if min(asked.rounds, asked.pairs) < 1:
-        parser.error("--rounds and --pairs must be 1 or more")
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    disable_progress_bar()
-    torch.set_num_threads(1)
-    results = {name: compare(asked.pairs, asked.rounds, name == "precomputed") for name in ("default", "precomputed")}
-    shown = Table("TRL's reference", "way", "s/step", "tokens/s", "first loss", "last loss")
+    rounds, pairs, out = asked("dpo_step", "Preference optimisation, seconds of a step.", "pairs", arguments)
+    results = {name: compare(pairs, rounds, name == "precomputed") for name in ("default", "precomputed")}
+    shown = Table("TRL's reference", *COLUMNS)
     for name, found in results.items():
-        for way in ("trl", "ours"):
-            seconds, losses = found[way]["seconds"], found[way]["losses"]
-            shown.add_row(name, way, f"{seconds:.2f}", f"{found['tokens'] / seconds:.0f}", *(f"{losses[i]:.5f}" for i in (0, -1)))
+        for cells in lines(found, found["tokens"]):
+            shown.add_row(name, *cells)
     Console().print(shown)
     for name, found in results.items():
-        Console().print(f"{name}: " + "ours is {median:.1f} times as fast ({least:.1f} to {most:.1f})".format(**found["times_as_fast"]))
-    if asked.out:
-        machine = {"processor": platform.processor() or platform.machine(), "dtype": str(bfloat16_if_fast(_CPU)), "torch": torch.__version__, "threads": 1}
-        write_json(asked.out, {"settings": {"rounds": asked.rounds, "pairs": asked.pairs}, "machine": machine, "results": results})
+        Console().print(f"{name}: {times_as_fast(found)}")
+    keep(out, {"rounds": rounds, "pairs": pairs}, results)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,23 @@
-"""Steps of a trainer of transformers and steps of ours, taken in turn in one process."""
+"""Steps of a trainer of transformers and steps of ours, taken in turn in one process; and the command line of such a benchmark."""
 
 from __future__ import annotations
 
+import argparse
+import logging
+import platform
 import statistics
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.utils.logging import disable_progress_bar
+
+from framework.experiment import write_json
+from framework.lm.precision import bfloat16_if_fast
 
 
 class InTurn(TrainerCallback):
@@ -39,3 +49,49 @@ class InTurn(TrainerCallback):
             "trl": {"seconds": statistics.median(self.theirs[1:]), "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]},
             "times_as_fast": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
         }
+
+
+def asked(name: str, description: str, unit: str, arguments: list[str] | None) -> tuple[int, int, Path | None]:
+    """Rounds, units of a step, and the file to write; one thread from here on, and no library's chatter.
+
+    Args:
+        name: of the benchmark's module.
+        description: what it measures.
+        unit: what a step is of, in the plural.
+        arguments: of the command line.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.benchmarks.{name}", description=description)
+    parser.add_argument("--rounds", type=int, default=5, help="measured steps, after one that is not")
+    parser.add_argument(f"--{unit}", type=int, default=32, help=f"{unit} of a step")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    given = vars(parser.parse_args(arguments))
+    if min(given["rounds"], given[unit]) < 1:
+        parser.error(f"--rounds and --{unit} must be 1 or more")
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
+    torch.set_num_threads(1)
+    return given["rounds"], given[unit], given["out"]
+
+
+COLUMNS = ("way", "s/step", "tokens/s", "first loss", "last loss")
+
+
+def lines(found: Mapping[str, Any], tokens: int) -> Iterator[list[str]]:
+    """Cells of these columns for either way, from what `InTurn.run` found."""
+    for way in ("trl", "ours"):
+        seconds, losses = found[way]["seconds"], found[way]["losses"]
+        yield [way, f"{seconds:.2f}", f"{tokens / seconds:.0f}", *(f"{losses[i]:.5f}" for i in (0, -1))]
+
+
+def times_as_fast(found: Mapping[str, Any]) -> str:
+    """The ratio, in words."""
+    return "ours is {median:.1f} times as fast ({least:.1f} to {most:.1f})".format(**found["times_as_fast"])
+
+
+def keep(out: Path | None, settings: Mapping[str, int], results: Mapping[str, Any]) -> None:
+    """Writes the file, if one was asked for."""
+    if out:
+        dtype = str(bfloat16_if_fast(torch.device("cpu")))
+        machine = {"processor": platform.processor() or platform.machine(), "dtype": dtype, "torch": torch.__version__, "threads": 1}
+        write_json(out, {"settings": settings, "machine": machine, "results": results})

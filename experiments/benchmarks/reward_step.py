@@ -9,11 +9,7 @@ processor time, as in `dpo_step`.
 
 from __future__ import annotations
 
-import argparse
-import logging
-import platform
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,12 +18,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
-from transformers.utils.logging import disable_progress_bar
 
 from experiments.benchmarks.dpo_step import texts, write_model
-from experiments.benchmarks.in_turn import InTurn
+from experiments.benchmarks.in_turn import COLUMNS, InTurn, asked, keep, lines, times_as_fast
 from framework.errors import MissingExtraError
-from framework.experiment import write_json
 from framework.fitted_reward import Fitting, descend
 from framework.lm.adapters import Full
 from framework.lm.causal import CausalLM
@@ -94,27 +88,14 @@ def _tokens(*sides: list[int]) -> list[Tokens]:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.reward_step", description="Reward models, seconds of a step of fitting.")
-    parser.add_argument("--rounds", type=int, default=5, help="measured steps, after one that is not")
-    parser.add_argument("--pairs", type=int, default=32, help="pairs of a step")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    asked = parser.parse_args(arguments)
-    if min(asked.rounds, asked.pairs) < 1:
-        parser.error("--rounds and --pairs must be 1 or more")
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    disable_progress_bar()
-    torch.set_num_threads(1)
-    found = compare(asked.pairs, asked.rounds)
-    shown = Table("way", "s/step", "tokens/s", "first loss", "last loss")
-    for way in ("trl", "ours"):
-        seconds, losses = found[way]["seconds"], found[way]["losses"]
-        shown.add_row(way, f"{seconds:.2f}", f"{found['tokens'] / seconds:.0f}", *(f"{losses[i]:.5f}" for i in (0, -1)))
+    rounds, pairs, out = asked("reward_step", "Reward models, seconds of a step of fitting.", "pairs", arguments)
+    found = compare(pairs, rounds)
+    shown = Table(*COLUMNS)
+    for cells in lines(found, found["tokens"]):
+        shown.add_row(*cells)
     Console().print(shown)
-    Console().print("ours is {median:.1f} times as fast ({least:.1f} to {most:.1f})".format(**found["times_as_fast"]))
-    if asked.out:
-        machine = {"processor": platform.processor() or platform.machine(), "dtype": str(bfloat16_if_fast(_CPU)), "torch": torch.__version__, "threads": 1}
-        write_json(asked.out, {"settings": {"rounds": asked.rounds, "pairs": asked.pairs}, "machine": machine, "results": found})
+    Console().print(times_as_fast(found))
+    keep(out, {"rounds": rounds, "pairs": pairs}, found)
 
 
 if __name__ == "__main__":

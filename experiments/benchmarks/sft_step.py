@@ -9,12 +9,7 @@ processor time: on one thread of an idle machine the same as by the clock on the
 
 from __future__ import annotations
 
-import argparse
-import logging
-import platform
 import tempfile
-import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from experiments.benchmarks.in_turn import InTurn
+from experiments.benchmarks.in_turn import COLUMNS, InTurn, asked, keep, lines, times_as_fast
 from framework.errors import MissingExtraError
-from framework.experiment import write_json
 from framework.lm.layout import hidden_states, pack, trees
 from framework.lm.logprobs import output_head, weighted_nll
 from framework.lm.precision import bfloat16_if_fast, computing
@@ -101,26 +95,14 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.sft_step", description="Supervised tuning, seconds of a step.")
-    parser.add_argument("--rounds", type=int, default=5, help="measured steps, after one that is not")
-    parser.add_argument("--examples", type=int, default=32, help="examples of a step")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    asked = parser.parse_args(arguments)
-    if min(asked.rounds, asked.examples) < 1:
-        parser.error("--rounds and --examples must be 1 or more")
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
-    data = examples(asked.examples)
-    results, tokens = compare(data, asked.rounds), sum(len(x.ids) for x in data)
-    shown = Table("way", "s/step", "tokens/s", "first loss", "last loss")
-    for way in ("trl", "ours"):
-        found = results[way]
-        shown.add_row(way, f"{found['seconds']:.2f}", f"{tokens / found['seconds']:.0f}", *(f"{found['losses'][i]:.5f}" for i in (0, -1)))
-    Console().print(shown, "ours is {median:.1f} times as fast ({least:.1f} to {most:.1f})".format(**results["times_as_fast"]))
-    if asked.out:
-        machine = {"processor": platform.processor() or platform.machine(), "dtype": str(bfloat16_if_fast(_CPU)), "torch": torch.__version__, "threads": 1}
-        write_json(asked.out, {"settings": {"rounds": asked.rounds, "examples": asked.examples}, "machine": machine, "results": results})
+    rounds, count, out = asked("sft_step", "Supervised tuning, seconds of a step.", "examples", arguments)
+    data = examples(count)
+    found, tokens = compare(data, rounds), sum(len(x.ids) for x in data)
+    shown = Table(*COLUMNS)
+    for cells in lines(found, tokens):
+        shown.add_row(*cells)
+    Console().print(shown, times_as_fast(found))
+    keep(out, {"rounds": rounds, "examples": count}, found)
 
 
 if __name__ == "__main__":

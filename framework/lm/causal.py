@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,7 +16,7 @@ from framework.errors import ConfigError, DataError
 from framework.interfaces import LanguageModel
 from framework.lm.adapters import Full, Lora
 from framework.lm.generate import generate, stream
-from framework.lm.layout import Tree, hidden_states, pack, trees, verify
+from framework.lm.layout import Rows, Tree, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
 from framework.lm.precision import bfloat16_if_fast, computing
 from framework.types import Completion, Conversation, Ends, Ints, Likelihoods, Message, Reading, Sampling, Scores, Tokens
@@ -119,27 +119,33 @@ class CausalLM(LanguageModel):
 
     def likelihoods(self, groups: Sequence[Sequence[Tokens]]) -> Iterator[Likelihoods]:
         """See `LanguageModel`."""
-        for members in _passes(groups, self.pass_tokens):
-            found, order = trees([example for number in members for example in groups[number]])
-            owners = torch.as_tensor(order, device=self.device)
-            sums = torch.zeros(len(order), device=self.device)
-            for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
-                with computing(self.device, self.dtype):
-                    likely = logprobs(hidden_states(self.model, rows), self._head.weight, rows.targets, bias=self._head.bias)
-                sums = sums.index_add(0, owners[rows.owners], rows.weights * likely)
-            yield Likelihoods(sums.view(len(members), -1), torch.as_tensor(members, device=self.device))
+
+        def weighted(rows: Rows) -> tuple[Tensor, Tensor]:
+            return rows.owners, rows.weights * logprobs(hidden_states(self.model, rows), self._head.weight, rows.targets, bias=self._head.bias)
+
+        for sums, members in self._summed(groups, weighted):
+            yield Likelihoods(sums.view(len(members), -1), members)
 
     def ends(self, groups: Sequence[Sequence[Tokens]]) -> Iterator[Ends]:
         """See `LanguageModel`."""
+
+        def last(rows: Rows) -> tuple[Tensor, Tensor]:
+            return rows.branches, hidden_states(self.model, rows, rows.ends).float()
+
+        for states, members in self._summed(groups, last, self.width):
+            yield Ends(states, members)
+
+    def _summed(self, groups: Sequence[Sequence[Tokens]], read: Callable[[Rows], tuple[Tensor, Tensor]], *shape: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `read` makes of rows, by branch, summed for each example, `[E, *shape]`, and the numbers of the groups; in parts that one pass holds."""
         for members in _passes(groups, self.pass_tokens):
             found, order = trees([example for number in members for example in groups[number]])
             examples = torch.as_tensor(order, device=self.device)
-            states = torch.zeros(len(order), self.width, device=self.device)
+            sums = torch.zeros(len(order), *shape, device=self.device)
             for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
                 with computing(self.device, self.dtype):
-                    last = hidden_states(self.model, rows, rows.ends).float()
-                states = states.index_add(0, examples[rows.branches], last)
-            yield Ends(states, torch.as_tensor(members, device=self.device))
+                    branches, values = read(rows)
+                sums = sums.index_add(0, examples[branches], values)
+            yield sums, torch.as_tensor(members, device=self.device)
 
     @torch.no_grad()
     def states(self, prompts: Sequence[Ints]) -> Tensor:

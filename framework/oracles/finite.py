@@ -187,9 +187,9 @@ class FiniteProcess:
                 return total
         raise ValueError(f"a policy has not come to an end after {_MAX_SWEEPS:,} acts")
 
-    def divergence(self, policy: Floats, reference: Floats) -> float:
-        """KL of a policy's episodes to those of a reference that takes all of its acts too, nats."""
-        return float((self.occupancy(policy).sum(axis=1) * rel_entr(policy, reference).sum(axis=1)).sum())
+    def divergence(self, occupancy: Floats, reference: Floats) -> float:
+        """KL of an occupancy's episodes to those of a reference policy that takes all of its acts too, nats."""
+        return float(rel_entr(occupancy, occupancy.sum(axis=1, keepdims=True) * reference).sum())
 
     def worth(self, occupancy: Floats) -> Reference:
         """Return and costs of an occupancy."""

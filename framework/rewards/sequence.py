@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from framework.courses import Turn, turns_of
 from framework.errors import CheckpointError, ConfigError
-from framework.fitted_reward import RECORD, Backward, FittedReward, Fitting, asked_of, pair_losses
+from framework.fitted_reward import RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
 from framework.interfaces import Learning
 from framework.lm.causal import CausalLM
 from framework.lm.classifier import Classifier, pad_of, verify_classifier, write
@@ -127,7 +127,7 @@ class SequenceReward(FittedReward):
 
     def _fitted(self) -> tuple[CausalLM, nn.Linear]:
         if self._parts is None:
-            raise ConfigError("reward", "is not fitted yet; fit it, or load one that is")
+            raise not_fitted()
         return self._parts
 
 

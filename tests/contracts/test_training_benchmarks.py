@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -11,9 +12,10 @@ from experiments.benchmarks import dpo_step, head_memory, reward_step, sft_step
 
 
 @pytest.mark.slow
-def test_a_step_of_ours_is_a_step_of_trl(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("way", "unit", "count"), [(sft_step, "--examples", 3), (reward_step, "--pairs", 2)], ids=["sft", "reward"])
+def test_a_step_of_ours_is_a_step_of_trl(way: ModuleType, unit: str, count: int, tmp_path: Path) -> None:
     pytest.importorskip("trl")
-    sft_step.main(["--rounds", "1", "--examples", "3", "--out", str(tmp_path / "found.json")])
+    way.main(["--rounds", "1", unit, str(count), "--out", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())["results"]
     assert found["ours"]["losses"] == pytest.approx(found["trl"]["losses"], abs=1e-4)
 
@@ -24,14 +26,6 @@ def test_a_step_of_preferences_is_one_of_trl(tmp_path: Path) -> None:
     dpo_step.main(["--rounds", "1", "--pairs", "2", "--out", str(tmp_path / "found.json")])
     for found in json.loads((tmp_path / "found.json").read_text())["results"].values():
         assert found["ours"]["losses"] == pytest.approx(found["trl"]["losses"], abs=1e-4)
-
-
-@pytest.mark.slow
-def test_a_step_of_fitting_a_reward_is_one_of_trl(tmp_path: Path) -> None:
-    pytest.importorskip("trl")
-    reward_step.main(["--rounds", "1", "--pairs", "2", "--out", str(tmp_path / "found.json")])
-    found = json.loads((tmp_path / "found.json").read_text())["results"]
-    assert found["ours"]["losses"] == pytest.approx(found["trl"]["losses"], abs=1e-4)
 
 
 def test_every_way_over_the_head_computes_the_same() -> None:

@@ -44,7 +44,7 @@ def reference() -> Floats:
 def test_worth_and_kl_are_those_of_the_linear_systems() -> None:
     way = climb(PROCESS, PROCESS.reward, reference())
     policy = PROCESS.tilted(PROCESS.reward, reference(), 0.3)
-    assert PROCESS.divergence(policy, reference()) == pytest.approx(float(truth(policy).kl(torch.from_numpy(reference()).log())), rel=1e-8)
+    assert PROCESS.divergence(PROCESS.occupancy(policy), reference()) == pytest.approx(float(truth(policy).kl(torch.from_numpy(reference()).log())), rel=1e-8)
     assert way.kl[0] == 0 and way.gold[0] == pytest.approx(float(truth(reference()).value), rel=1e-9)
     assert (np.diff(way.kl) > 0).all() and (np.diff(way.gold) > -1e-9).all() and way.gold == pytest.approx(way.climbed)
     best = PROCESS.solve(PROCESS.reward).max(axis=1)
@@ -69,10 +69,10 @@ def test_a_tilted_policy_cannot_be_bettered(temperature: float) -> None:
 def test_nobody_earns_more_at_the_same_kl() -> None:
     way = climb(PROCESS, PROCESS.reward, reference())
     for seed in range(1, 40):
-        rival = drawn(seed)
-        spent = PROCESS.divergence(rival, reference())
+        occupancy = PROCESS.occupancy(drawn(seed))
+        spent = PROCESS.divergence(occupancy, reference())
         bound = way.gold[np.searchsorted(way.kl, spent)] if spent < way.kl[-1] else way.gold[-1]
-        assert PROCESS.worth(PROCESS.occupancy(rival)).value <= bound + 1e-9
+        assert PROCESS.worth(occupancy).value <= bound + 1e-9
 
 
 def test_what_is_learnt_nears_the_truth_and_is_the_mean_where_nothing_was_tried() -> None:
