@@ -14,14 +14,16 @@ the probability of the state, which keeps every expectation a plain sum.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 from framework.types import Bools, Floats, Ints
 
 _MAX_STATES = 10_000_000
+_Block = tuple[slice, ...]  # some states of the grid, as a view
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,14 @@ class InformationStateDP:
         self._strides = np.concatenate([np.cumprod(self._radix[::-1])[::-1][1:], [1]]).astype(np.int64)
         if not np.isclose(self.prior.sum(), 1):
             raise ValueError(f"the prior sums to {self.prior.sum():.6f}, not to one")
-        self._position = {test.name: i for i, test in enumerate(self.tests)}
         # Outcomes of every state, [S, T], -1 for a test not made; profiles are the slow index.
         codes = (np.arange(self._per_profile)[:, None] // self._strides) % self._radix
         self.outcomes: Ints = np.tile(np.where(codes == self._radix - 1, -1, codes), (self.n_profiles, 1))
         half = self.n_tests // 2
         self._left, self._right = (self._likelihood(part) for part in (self.tests[:half], self.tests[half:]))
         self.probability: Floats = self._weighted(np.ones((n_hypotheses, 1)))[:, 0]  # [S] of the outcomes, if just these tests are made
+        self._grid = (self.n_profiles, *self._radix.tolist())  # the states' shape: an axis for each test, its last place for a test not made
+        self._blocks = self._all_blocks()
         self.mask: Bools = np.concatenate([self.outcomes < 0, np.ones((len(self.outcomes), self.n_decisions), bool)], axis=1)
 
     @property
@@ -116,32 +119,32 @@ class InformationStateDP:
         """
         prices = np.array([test.price for test in self.tests]) if prices is None else prices
         values = self.expected(self.utilities) if decision_values is None else decision_values
-        weighted = np.full(self.mask.shape, -np.inf)
-        weighted[:, self.n_tests :] = values * self.probability[:, None]
-        best = np.empty(len(weighted))
-        for rows in self._levels():
-            for test in range(self.n_tests):
-                free = rows[self.outcomes[rows, test] < 0]
-                weighted[free, test] = -prices[test] * self.probability[free]
-                for parents, children in self._children(rows, test):
-                    weighted[parents, test] += best[children]
-            best[rows] = weighted[rows].max(axis=1)
-        weighted /= np.maximum(self.probability, np.finfo(float).tiny)[:, None]
-        return Solution(weighted, weighted.argmax(axis=1))
+        weighted = np.full(self.mask.shape[::-1], -np.inf)
+        weighted[self.n_tests :] = (values * self.probability[:, None]).T
+        best = weighted[self.n_tests :].max(axis=0)
+        acts, states, chance = weighted.reshape(-1, *self._grid), best.reshape(self._grid), self.probability.reshape(self._grid)
+        for here, tests in reversed(self._blocks):  # the most informed first: a state's value needs only those of better informed ones
+            for test, there in tests:
+                worth = states[there].sum(axis=1 + test, keepdims=True) - prices[test] * chance[here]
+                acts[test][here] = worth
+                np.maximum(states[here], worth, out=states[here])
+        weighted /= np.maximum(self.probability, np.finfo(float).tiny)
+        return Solution(weighted.T, weighted.argmax(axis=0))
 
     def occupancy(self, policy: Floats) -> Floats:
         """How often an episode takes each act in each state under a policy (`[S, A]` both): all its expectations are sums of this."""
         ways = np.zeros(len(policy))  # chance of having chosen just these tests, whatever their outcomes
         ways[self.roots] = 1.0
-        for rows in reversed(self._levels()):
-            for test in range(self.n_tests):
-                for parents, children in self._children(rows, test):
-                    ways[children] += ways[parents] * policy[parents, test]
+        states = ways.reshape(self._grid)
+        chosen = np.ascontiguousarray(policy[:, : self.n_tests].T).reshape(-1, *self._grid)
+        for here, tests in self._blocks:
+            for test, there in tests:
+                states[there] += states[here] * chosen[test][here]
         return np.asarray((ways * self.probability)[:, None] * policy)
 
     def value(self, occupancy: Floats, decision_values: Floats, prices: bool = True) -> float:
         """Exact expectation of what decisions are worth (`[S, D]`), less the price of the tests made."""
-        earned = float((occupancy[:, self.n_tests :] * decision_values).sum())
+        earned = float(np.einsum("sd,sd", occupancy[:, self.n_tests :], decision_values))
         paid = float(occupancy[:, : self.n_tests].sum(axis=0) @ [test.price for test in self.tests])
         return earned - paid if prices else earned
 
@@ -151,7 +154,9 @@ class InformationStateDP:
 
     def greedy(self, acts: Ints) -> Floats:
         """The policy that takes `acts[s]` in state s."""
-        return np.asarray(np.arange(self.mask.shape[1]) == acts[:, None], dtype=float)
+        policy = np.zeros(self.mask.shape)
+        policy[np.arange(len(acts)), acts] = 1.0
+        return policy
 
     def _likelihood(self, tests: Sequence[Test]) -> Floats:
         """P(outcomes of these tests | h) for every combination of outcomes, a test not made counting as one: `[states, H]`."""
@@ -166,19 +171,18 @@ class InformationStateDP:
         columns = [((self._left * weights) @ self._right.T).reshape(-1) for weights in (self.prior[:, None, :] * table.T).reshape(-1, len(table))]
         return np.concatenate(columns).reshape(self.n_profiles, table.shape[1], -1).swapaxes(1, 2).reshape(-1, table.shape[1])
 
-    def _levels(self) -> list[Ints]:
-        """Rows by number of tests made, the most informed first: each needs only those before it."""
-        made = (self.outcomes >= 0).sum(axis=1)
-        return [np.flatnonzero(made == level) for level in range(self.n_tests, -1, -1)]
+    def _all_blocks(self) -> list[tuple[_Block, list[tuple[int, _Block]]]]:
+        """For each set of tests that may have been made, the fewest first: its states, and where each of the other tests leads."""
+        position = {test.name: number for number, test in enumerate(self.tests)}
 
-    def _children(self, rows: Ints, test: int) -> Iterator[tuple[Ints, Ints]]:
-        """For each outcome: the rows in which the test can show it, and the rows it leads to."""
-        spec, missing, first = self.tests[test], self._radix[test] - 1, 0
-        rows = rows[self.outcomes[rows, test] < 0]
-        for version, table in enumerate(spec.likelihoods):
-            parents = rows
-            if spec.sharpened_by is not None:
-                parents = rows[(self.outcomes[rows, self._position[spec.sharpened_by]] >= 0) == bool(version)]
-            for outcome in range(first, first + table.shape[1]):
-                yield parents, parents + (outcome - missing) * self._strides[test]
-            first += table.shape[1]
+        def block(made: Sequence[int]) -> _Block:
+            return (slice(None), *(slice(-1) if test in made else slice(-1, None) for test in range(self.n_tests)))
+
+        def leads(made: Sequence[int], test: int) -> _Block:
+            spec, there = self.tests[test], block(made)
+            plain = spec.likelihoods[0].shape[1]
+            sharp = spec.sharpened_by is not None and position[spec.sharpened_by] in made
+            return (*there[: 1 + test], slice(plain, -1) if sharp else slice(plain), *there[2 + test :])
+
+        sets = (made for size in range(self.n_tests + 1) for made in combinations(range(self.n_tests), size))
+        return [(block(made), [(test, leads(made, test)) for test in range(self.n_tests) if test not in made]) for made in sets]

@@ -106,7 +106,7 @@ def test_silence_does_not_pay(environment: str) -> None:
 
     found = evaluate(Silent(), desk, "validation", 300, stories=300)
     difference = found.values - plain_returns(found)  # how good this client is to have
-    assert abs(difference.mean()) <= 4 * standard_error(difference)
+    assert abs(difference.mean()) <= 4 * standard_error(difference) + 1e-12  # the second for rounding alone
 
 
 def test_random_acts_score_zero(desk: InterviewDomain) -> None:
