@@ -14,7 +14,7 @@ from framework.datasets.checks import Overlong
 from framework.experiment import PREFERENCE_PARTS, Run, write_json
 from framework.interfaces import Algorithm, LanguageModel, Tuning
 from framework.plots import preference_curve
-from framework.preferring import Bench, answers_of, encode_pairs, prompt_of, with_prompts
+from framework.preferring import Bench, answers_of, common_prompt, encode_pairs, with_prompts
 from framework.tuning_summary import SPLITS, model_card, preference_summary, print_tuning, write_tuning_report
 from framework.types import Estimate, Pair
 from framework.watched import Watched
@@ -104,6 +104,6 @@ def _sides(bench: Bench, said: Mapping[str, Sequence[str]]) -> list[tuple[str, M
     """Prompts, with both sides of their first pair and what was said to them, by who said it."""
     answers = zip(*said.values(), strict=True)
     return [
-        (prompt_of(each)[-1].content, dict(zip(("chosen", "rejected", *said), (*answers_of(each), *told), strict=True)))
+        (common_prompt(each)[-1].content, dict(zip(("chosen", "rejected", *said), (*answers_of(each), *told), strict=True)))
         for each, told in zip(bench.prompts, answers, strict=True)
     ]

@@ -164,7 +164,7 @@ def descend(learning: Sequence[nn.Parameter], backward: Backward, fitting: Fitti
         TrainingError: the loss is no number; nothing is changed by it.
     """
     total = fitting.steps(pairs)
-    optimizer = torch.optim.AdamW(learning, fitting.learning_rate, weight_decay=fitting.weight_decay)
+    optimizer = torch.optim.AdamW(learning, fitting.learning_rate, weight_decay=fitting.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=total)
     for step, rows in enumerate(_batches(pairs, fitting.batch_size, total, seed), start=1):
         optimizer.zero_grad()

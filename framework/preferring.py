@@ -67,11 +67,11 @@ def encode_pairs(lm: LanguageModel, preferences: Sequence[Preference], overlong:
 
 def with_prompts(preferences: Sequence[Preference], most: int) -> list[Preference]:
     """The first preferences with prompts of their own, `most` at the most."""
-    first = {tuple((message.role, message.content) for message in prompt_of(each)): each for each in reversed(preferences)}
+    first = {tuple((message.role, message.content) for message in common_prompt(each)): each for each in reversed(preferences)}
     return list(reversed(first.values()))[:most]
 
 
-def prompt_of(preference: Preference) -> Sequence[Message]:
+def common_prompt(preference: Preference) -> Sequence[Message]:
     """What both sides answer."""
     return preference.chosen.messages[: _parting(preference)]
 
@@ -96,7 +96,7 @@ def draw(lm: LanguageModel, preferences: Sequence[Preference], max_tokens: int, 
     Raises:
         ConfigError: a prompt leaves no room for it.
     """
-    prompts = [lm.prompt(prompt_of(each)) for each in preferences]
+    prompts = [lm.prompt(common_prompt(each)) for each in preferences]
     if (longest := max(map(len, prompts))) + max_tokens > lm.context:
         raise ConfigError("experiment.max_tokens", f"{max_tokens} more than a prompt's {longest} are beyond the model's {lm.context} tokens; give fewer")
     said: list[Completion] = [completions[0] for completions in lm.generate(prompts, Sampling(max_tokens), seed=seed)]

@@ -15,6 +15,7 @@ from framework.answering import Answers
 from framework.experiment import Run
 from framework.preferring import Verdict
 from framework.report import write_page
+from framework.tables.finished import loss_name
 from framework.types import Estimate
 
 SPLITS = ("train", "validation", "test")
@@ -50,8 +51,7 @@ def story(run: Run, record: Mapping[str, Any], sizes: Mapping[str, int]) -> dict
 
 def measures(found: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured of a model, in columns: its scores first, then losses."""
-    loss, accuracy = ("loss a token", {"token accuracy": found["accuracy"]}) if "accuracy" in found else ("loss a pair", {})
-    return {**found["scores"], loss: found["loss"], **accuracy}
+    return {**found["scores"], loss_name(found): found["loss"], **({"token accuracy": found["accuracy"]} if "accuracy" in found else {})}
 
 
 def asdict_all(estimates: Mapping[str, Any]) -> dict[str, Any]:

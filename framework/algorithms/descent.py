@@ -58,7 +58,7 @@ class Descent:
         """
         if not learning:
             raise TrainingError("nothing of the language model learns; use adapter=lora or adapter=full")
-        self._optimizer = torch.optim.AdamW(learning, self.learning_rate, weight_decay=self.weight_decay)
+        self._optimizer = torch.optim.AdamW(learning, self.learning_rate, weight_decay=self.weight_decay, fused=True)
         self._examples, self._done = examples, 0
         if run.resume is not None:
             self._restore(run.resume)

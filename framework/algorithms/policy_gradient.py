@@ -100,7 +100,7 @@ class PolicyGradient(Algorithm):
         learning = policy.lm.parameters()
         if not learning:
             raise TrainingError("nothing of the language model learns; use adapter=lora or adapter=full")
-        self._optimizer = torch.optim.AdamW([*learning, *policy.critic.parameters()], self.learning_rate, weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW([*learning, *policy.critic.parameters()], self.learning_rate, weight_decay=0.0, fused=True)
         self._reference = Reference(learning) if self.kl_coef else None
         self._counters = {"steps": 0, "batches": 0, "kl_coef": self.kl_coef}
         self._diagnosis, self._metrics, self._sums = Diagnosis(), {}, defaultdict(float)

@@ -44,7 +44,7 @@ class SequenceReward(FittedReward):
     """Its score is the reward, in the unit in which a difference of 1 is chosen with odds of e to 1.
 
     Kept as a sequence classifier of Hugging Face, which gives the same scores for the same tokens. A turn that is longer than the model
-    can read loses its beginning; padding at its end, which may be the mark that ends a text, is not read.
+    can read loses its beginning, and fitting says how many do; padding at its end, which may be the mark that ends a text, is not read.
 
     Args:
         path: of a fitted reward, which `prepare` loads; None while there is none.
@@ -82,14 +82,17 @@ class SequenceReward(FittedReward):
         verify_classifier(lm, [turn_tokens(lm, turn) for turn in _PROBE])
         self._parts = lm, head
         turns, counts = zip(*(_told_apart(pair, run.device) for pair in preferences), strict=True)
-        pairs = Pairs([[turn_tokens(lm, turn) for turn in each] for each in turns], counts, *asked_of(preferences, self.fitting.margin, run.device))
+        read = [[turn_tokens(lm, turn) for turn in each] for each in turns]
+        if cut := sum(len(turn.ids) > lm.context for each in read for turn in each):
+            print(f"warning: {cut:,} turns are longer than the {lm.context:,} tokens that the model can read, and lose their beginning", flush=True)
+        pairs = Pairs([[fitting_in(lm, turn) for turn in each] for each in read], counts, *asked_of(preferences, self.fitting.margin, run.device))
         learning, ends = lm.parameters(), ends_of(lm, pairs)
         return [*learning, *head.parameters()], lambda rows: backward(ends, head, pairs, rows, self.fitting.centring)
 
     def read(self, turns: Sequence[Turn]) -> Floats:
         """See `FittedReward`."""
         lm, head = self._fitted()
-        scores = torch.cat([head(part.states) for part in lm.ends([[turn_tokens(lm, turn)] for turn in turns])])
+        scores = torch.cat([head(part.states) for part in lm.ends([[fitting_in(lm, turn_tokens(lm, turn))] for turn in turns])])
         return scores.double().cpu().numpy()
 
     def aggregate(self, scores: Floats) -> Floats:
@@ -132,14 +135,18 @@ class SequenceReward(FittedReward):
 
 
 def turn_tokens(lm: CausalLM, turn: Turn) -> Tokens:
-    """A turn as the model reads it: what comes before the act without weight, padding at the end left out, no more than its context holds."""
+    """A turn as the model reads it: what comes before the act without weight, padding at the end left out."""
     observation, act = turn
     found = lm.encode(Conversation([Message("user", observation), Message("assistant", act)]))
     last = int(np.flatnonzero(found.ids != pad_of(lm)).max(initial=0)) + 1
-    kept = slice(max(0, last - lm.context), last)
-    weights = found.weights[kept].copy()
+    return Tokens(found.ids[:last], found.weights[:last])
+
+
+def fitting_in(lm: CausalLM, turn: Tokens) -> Tokens:
+    """A turn, or as much of its end as the model's context holds."""
+    weights = turn.weights[-lm.context :].copy()
     weights[0] = 0.0  # nothing stands before it
-    return Tokens(found.ids[kept], weights)
+    return Tokens(turn.ids[-lm.context :], weights)
 
 
 def ends_of(lm: CausalLM, pairs: Pairs) -> Callable[[Ints], Iterable[Ends]]:

@@ -25,7 +25,7 @@ REFERENCES = ("random", "best_constant", "heuristic", "optimum", "expert")
 LEADS = {f"ahead_of_{rival}": rival for rival in ("heuristic", "best_constant")}
 WITHIN = "within limits: "
 """Before the name of what is said of runs that were to keep cost limits: the share of the constrained optimum, and costs."""
-VALIDATION_LOSS, LOSS = "validation loss", "loss a token"
+VALIDATION_LOSS = "validation loss"
 _NO_PART_OF_A_RESULT = ("seed", "device", "threads", "checkpoint", "resume", "tracker", "experiment")
 
 
@@ -145,11 +145,16 @@ def _scores_of_reference(summary: Mapping[str, Any], name: str) -> dict[str, Est
 
 def _of_model(summary: Mapping[str, Any]) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
     def measured(answers: Mapping[str, Any]) -> dict[str, Estimate]:
-        return {**{name: _estimate(score) for name, score in answers["scores"].items()}, LOSS: _estimate(answers["loss"])}
+        return {**{name: _estimate(score) for name, score in answers["scores"].items()}, loss_name(answers): _estimate(answers["loss"])}
 
     others = {name: {score: _estimate(found) for score, found in scores.items()} for name, scores in summary["others"].items()}
     base = {f"lm={summary['lm']} as it was": measured(summary["base"])}
     return {**measured(summary["tuned"]), VALIDATION_LOSS: _exactly(float(summary["best"][1]))}, {**others, **base}
+
+
+def loss_name(measured: Mapping[str, Any]) -> str:
+    """What a language model's loss is the mean over: tokens, if it is known how many were right, else pairs."""
+    return "loss a token" if "accuracy" in measured else "loss a pair"
 
 
 def _estimate(record: Mapping[str, float]) -> Estimate:

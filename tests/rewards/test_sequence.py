@@ -25,7 +25,7 @@ from framework.interfaces import Learning
 from framework.lm.adapters import Full, Lora
 from framework.lm.causal import CausalLM
 from framework.rewarded import RewardedWorld
-from framework.rewards.sequence import Pairs, SequenceReward, backward, ends_of, turn_tokens
+from framework.rewards.sequence import Pairs, SequenceReward, backward, ends_of, fitting_in, turn_tokens
 from framework.types import Conversation, Message, Preference, Step, Tokens
 
 FITTING = Fitting(epochs=1, batch_size=16, learning_rate=3e-3, weight_decay=0.0, centring=0.01, margin=0.0)
@@ -66,7 +66,7 @@ def test_plain_transformers_gives_the_scores_of_what_was_kept(adapter: str, micr
     save_checkpoint(tmp_path / "run" / "checkpoint", reward.save, {})
     kept = tmp_path / "run" / "checkpoint"
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(kept), AutoTokenizer.from_pretrained(kept)
-    ids = [turn_tokens(lm, turn).ids for turn in TURNS]
+    ids = [fitting_in(lm, turn_tokens(lm, turn)).ids for turn in TURNS]
     with torch.no_grad():
         alone = torch.cat([model(input_ids=torch.as_tensor(each)[None]).logits for each in ids])
         together = model(**tokenizer.pad({"input_ids": [each.tolist() for each in ids]}, return_tensors="pt")).logits
@@ -203,6 +203,17 @@ def test_turns_met_before_are_not_read_again_and_seeds_repeat(micro: Path) -> No
     read, lm = list[int](), reward._fitted()[0]
     lm.model.get_input_embeddings().register_forward_hook(lambda _, ids, __: read.append(ids[0].numel()))
     assert scores(reward).tolist() == found[2] and not read
+
+
+def test_turns_too_long_to_read_are_counted(micro: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lm, tale = CausalLM(str(micro), "float32"), "y" * 250  # 250 tokens, and a few that mark who speaks
+    lm.place(torch.device("cpu"))
+    whole = turn_tokens(lm, (tale, "stay"))
+    kept = fitting_in(lm, whole)
+    assert len(whole.ids) > lm.context == len(kept.ids) and kept.ids.tolist() == whole.ids[-lm.context :].tolist() and kept.weights[0] == 0
+    talks = [Conversation([Message("user", said), Message("assistant", act)]) for said in (tale, "short") for act in ("stay", "sail")]
+    made(micro).begin([Preference(*talks[:2]), Preference(*talks[2:]), *PAIRS[:3]], learning())
+    assert "2 turns are longer than the 256 tokens that the model can read" in capsys.readouterr().out
 
 
 def test_what_cannot_be_used_is_refused_by_name(micro: Path, tmp_path: Path) -> None:

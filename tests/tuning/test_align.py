@@ -20,7 +20,7 @@ from runs import start_here
 from framework.errors import ConfigError, DataError
 from framework.experiment import Interrupted
 from framework.lm.causal import CausalLM
-from framework.preferring import answers_of, divergence, draw, encode_pairs, liking_scores, prompt_of, with_prompts
+from framework.preferring import answers_of, common_prompt, divergence, draw, encode_pairs, liking_scores, with_prompts
 from framework.types import Conversation, Liking, Message, Pair, Preference, Tokens
 
 
@@ -154,9 +154,9 @@ def test_what_both_sides_begin_with_is_context(lm: CausalLM) -> None:
     (pair,), _ = encode_pairs(lm, [episode], "error")
     learnt = [str(lm.tokenizer.decode(side.ids[side.weights > 0])) for side in (pair.chosen, pair.rejected)]
     assert learnt == ["stop<|end|>", "run<|end|>stop<|end|>"] and answers_of(episode) == ("stop", "run\nc\nstop")
-    assert [message.content for message in prompt_of(episode)] == ["a", "go", "b"] and len(with_prompts([episode, episode], 5)) == 1
+    assert [message.content for message in common_prompt(episode)] == ["a", "go", "b"] and len(with_prompts([episode, episode], 5)) == 1
     with pytest.raises(DataError, match="row 1: chosen and rejected do not begin with the same prompt"):
-        prompt_of(Preference(talk("a", "go"), talk("b", "go")))
+        common_prompt(Preference(talk("a", "go"), talk("b", "go")))
 
 
 def test_scores_by_hand() -> None:
