@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from framework.checkpoint import open_checkpoint, save_checkpoint
 from framework.config import Count, Fraction, NonNegative
 from framework.constrained import cautious_prices, check_limits, excess
@@ -17,6 +15,7 @@ from framework.errors import CheckpointError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
 from framework.interfaces import Algorithm, Learning, RewardModel, Tuning, World
+from framework.ledger import KEPT, beside_gold, entry, exploited
 from framework.plots import learning_curve
 from framework.progress import progress
 from framework.report import write_report
@@ -26,8 +25,6 @@ from framework.rewards.guard import Guard
 from framework.rollout import observations
 from framework.summary import judge, print_summary, stories_table
 from framework.types import Estimate
-
-_EPISODES = 100  # over which returns are averaged while learning, as Stable-Baselines3 has it
 
 
 class Train(Experiment):
@@ -67,7 +64,7 @@ class Train(Experiment):
             record["wall_s"] -= time.monotonic()  # becomes a duration again when the clock is added
             run.policy.load(directory, run.device)
         else:
-            record = {"curve": [], "best": None, "wall_s": -time.monotonic(), "env_steps": 0, "gold_returns": []}
+            record = {"curve": [], "best": None, "wall_s": -time.monotonic(), "env_steps": 0, "episodes": [], "ledger": []}
             record["constrained"] = run.algorithm.constrained
             run.policy.prepare(list(observations(run.domain.make("train"), self.explore_episodes)), run.device)
             record["before"] = asdict(evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns)
@@ -77,6 +74,8 @@ class Train(Experiment):
         self._keep(run, record, finished=True)
         summary, evaluations = judge(run, self.episodes, run.algorithm.constrained)
         summary |= {key: record[key] for key in ("before", "best", "env_steps")} | {"wall_s": round(record["wall_s"] + time.monotonic(), 1)}
+        if reward is not None:
+            summary["climbed"] = {"ledger": record["ledger"], "exploited": exploited(record["curve"], record["ledger"])}
         write_json(run.directory / "summary.json", summary)
         write_report(summary, evaluations, run.directory, run.title)
         run.tracker.log({f"final/{name}": summary[name]["mean"] for name in ("return", "score", "score_known")}, record["env_steps"])
@@ -109,14 +108,15 @@ class Train(Experiment):
 
         def make_world() -> World:
             world = run.domain.make("train")
-            return world if reward is None else RewardedWorld(world, reward, record["gold_returns"])
+            return world if reward is None else RewardedWorld(world, reward, record["episodes"])
 
         with progress(f"train {total:,} steps", total, record["env_steps"]) as tell, Stop() as stop:
 
             def between_rollouts(env_steps: int, metrics: Mapping[str, float]) -> bool:
                 record["env_steps"] = env_steps
                 if reward is not None:
-                    metrics = _beside_gold(metrics, reward, record["gold_returns"])
+                    del record["episodes"][:-KEPT]
+                    metrics = beside_gold(metrics, reward.metrics(), record["episodes"])
                 earned = metrics.get("rollout/return" if reward is None else "rollout/gold_return")
                 tell(env_steps, "" if earned is None else f"return {earned:.2f}")
                 run.tracker.log(metrics, env_steps)
@@ -141,6 +141,8 @@ class Train(Experiment):
         found = evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0)
         returns, over = found.returns, excess(found.costs, run.domain.cost_limits) if run.algorithm.constrained else 0.0
         record["curve"].append([record["env_steps"], asdict(returns)])
+        if look := entry(record["env_steps"], record["episodes"][-KEPT:]):
+            record["ledger"].append(look)
         if record["best"] is None or (-over, returns.mean) > (-record["best"][2], record["best"][1]):
             record["best"] = [record["env_steps"], returns.mean, over]
             save_checkpoint(run.directory / "best", run.policy.save, {"env_steps": record["env_steps"]})
@@ -148,7 +150,8 @@ class Train(Experiment):
         run.tracker.log({"validation/return": returns.mean, "validation/low": returns.low, "validation/high": returns.high, **costs}, record["env_steps"])
         references = {name: reference.value for name, reference in run.domain.oracle("validation").references.items()}
         points = [(steps, Estimate(**estimate)) for steps, estimate in record["curve"]]
-        learning_curve(points, references, run.title, run.directory / "learning_curve.png")
+        climbed = [(look["env_steps"], Estimate(**look["reward"])) for look in record["ledger"]]
+        learning_curve(points, references, run.title, run.directory / "learning_curve.png", climbed)
 
     def _keep(self, run: Run, record: dict[str, Any], finished: bool) -> None:
         """A checkpoint: of a run to go on with, or of the best policy when it is finished."""
@@ -160,11 +163,3 @@ class Train(Experiment):
 
         so_far = {**record, "wall_s": round(record["wall_s"] + time.monotonic(), 1), "finished": finished}
         save_checkpoint(run.directory / "checkpoint", write, {**so_far, "choices": run.choices, "config": run.config, **run.identity})
-
-
-def _beside_gold(metrics: Mapping[str, float], reward: Guard, gold_returns: list[float]) -> dict[str, float]:
-    """Under another reward its return is `rollout/reward`; the domain's own return of the last episodes stands beside it, and what the reward tells."""
-    del gold_returns[:-_EPISODES]
-    renamed = {"rollout/reward" if name == "rollout/return" else name: value for name, value in metrics.items()}
-    gold = {"rollout/gold_return": float(np.mean(gold_returns))} if gold_returns else {}
-    return renamed | gold | {f"reward/{name}": value for name, value in reward.metrics().items()}

@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from framework.types import Estimate
 
@@ -21,32 +22,46 @@ _LINES = {
 }
 
 
-def learning_curve(points: Sequence[tuple[int, Estimate]], references: Mapping[str, float], title: str, path: Path) -> None:
-    """Return against environment steps with its 95 % band, between the references.
+def learning_curve(
+    points: Sequence[tuple[int, Estimate]], references: Mapping[str, float], title: str, path: Path, climbed: Sequence[tuple[int, Estimate]] = ()
+) -> None:
+    """Return against environment steps with its 95 % band, between the references; and below it, where that is another, the reward that was climbed.
 
     Args:
         points: steps, and the estimate of the gold return there.
         references: return of the policies of known worth.
         title: what was trained.
         path: a PNG file.
+        climbed: steps, and what another reward than gold paid the training episodes there.
     """
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    steps = [step for step, _ in points]
-    axes.fill_between(steps, [e.low for _, e in points], [e.high for _, e in points], alpha=0.25, color="#2166ac", linewidth=0)
-    axes.plot(steps, [e.mean for _, e in points], marker="o", markersize=3, color="#2166ac", label="policy, validation split")
+    figure, panels = plt.subplots(1 + bool(climbed), figsize=(7, 6 if climbed else 4), sharex=True, squeeze=False, layout="constrained")
+    axes = panels[0, 0]
+    _band(axes, points, "#2166ac", "policy, validation split")
     for name, (colour, style) in _LINES.items():
         if name in references:
             axes.axhline(references[name], color=colour, linestyle=style, linewidth=1)
             axes.annotate(
                 name.replace("_", " "), (1.0, references[name]), xycoords=("axes fraction", "data"), fontsize=8, color=colour, va="bottom", ha="right"
             )
-    axes.set(xlabel="environment steps", ylabel="gold return")
+    axes.set(ylabel="gold return")
+    if climbed:
+        _band(panels[1, 0], climbed, "#b2182b", "policy, training episodes")
+        panels[1, 0].set(ylabel="the reward that it learns from")
     figure.suptitle(title, fontsize=9)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.grid(alpha=0.2)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
+    panels[-1, 0].set(xlabel="environment steps")
+    panels[-1, 0].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    for axes in panels[:, 0]:
+        axes.grid(alpha=0.2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _band(axes: Axes, points: Sequence[tuple[int, Estimate]], colour: str, label: str) -> None:
+    """Means with their intervals."""
+    steps = [step for step, _ in points]
+    axes.fill_between(steps, [e.low for _, e in points], [e.high for _, e in points], alpha=0.25, color=colour, linewidth=0)
+    axes.plot(steps, [e.mean for _, e in points], marker="o", markersize=3, color=colour, label=label)
 
 
 def loss_curve(training: Sequence[tuple[int, float]], validation: Sequence[tuple[int, Estimate]], best: int, title: str, path: Path) -> None:

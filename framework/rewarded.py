@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from framework.interfaces import RewardModel, World
+from framework.ledger import Pair
 from framework.types import Bools, Grounds, Step
 
 
@@ -19,19 +20,19 @@ class RewardedWorld(World):
     Args:
         world: what is played.
         reward: what pays; asked at every step, with the observation that was shown and the name of the act.
-        gold_returns: the domain's own return of every episode that ends is added to this.
+        episodes: of every episode that ends the domain's own return and what the reward paid are added to this.
     """
 
-    def __init__(self, world: World, reward: RewardModel, gold_returns: list[float]) -> None:
-        self.world, self.reward, self.gold_returns = world, reward, gold_returns
+    def __init__(self, world: World, reward: RewardModel, episodes: list[Pair]) -> None:
+        self.world, self.reward, self.episodes = world, reward, episodes
         self.acts, self.max_steps = world.acts, world.max_steps
         self.action_space, self.observation_space = world.action_space, world.observation_space
         self.metadata, self.render_mode = world.metadata, world.render_mode
-        self.gold = 0.0  # of the episode so far
+        self.gold = self.paid = 0.0  # of the episode so far
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """See `gymnasium.Env`."""
-        self.gold = 0.0
+        self.gold = self.paid = 0.0
         return self.world.reset(seed=seed, options=options)
 
     def step(self, action: int) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -60,17 +61,18 @@ class RewardedWorld(World):
 
     def get_state(self) -> dict[str, Any]:
         """See `World`."""
-        return {"world": self.world.get_state(), "gold": self.gold}
+        return {"world": self.world.get_state(), "gold": self.gold, "paid": self.paid}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `World`."""
         self.world.set_state(state["world"])
-        self.gold = float(state["gold"])
+        self.gold, self.paid = float(state["gold"]), float(state["paid"])
 
     def _paid(self, shown: str, act: str, moved: tuple[Any, ...]) -> tuple[str, float, bool, bool, dict[str, Any]]:
         text, gold, terminated, truncated, info = moved
-        self.gold += float(gold)
+        score = float(self.reward.score([Step(shown, act, info["reward_terms"], info["costs"], info["proxy"])])[0])
+        reward = 0.0 if np.isnan(score) else score
+        self.gold, self.paid = self.gold + float(gold), self.paid + reward
         if terminated or truncated:
-            self.gold_returns.append(self.gold)
-        reward = float(self.reward.score([Step(shown, act, info["reward_terms"], info["costs"], info["proxy"])])[0])
-        return text, 0.0 if np.isnan(reward) else reward, terminated, truncated, info
+            self.episodes.append((self.gold, self.paid))
+        return text, reward, terminated, truncated, info

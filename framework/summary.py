@@ -14,6 +14,7 @@ from framework.constrained import constrained_score, excess
 from framework.evaluation import Evaluation, evaluate
 from framework.experiment import Run
 from framework.interfaces import Domain
+from framework.ledger import told_in_words
 from framework.policies.scripted import ReferencePolicy
 from framework.progress import progress
 from framework.statistics import bootstrap
@@ -119,6 +120,8 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     console.print(
         f"{summary['env_steps']:,} environment steps, {summary['wall_s']:.0f} s. Kept: the policy best on validation, at step {summary['best'][0]:,}."
     )
+    for line in told_in_words(summary["climbed"]) if "climbed" in summary else []:
+        console.print(line, soft_wrap=True)
     console.print("One seed is a demonstration, not a result.")
     console.print(f"run: {directory}\nsee: {directory / 'learning_curve.png'}, {directory / 'report.html'}")
     console.print(f"again: python run.py experiment=evaluate checkpoint={directory}", soft_wrap=True)

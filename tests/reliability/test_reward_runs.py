@@ -29,7 +29,10 @@ def test_gold_stands_beside_the_proxy_and_resuming_loses_none_of_it(tmp_path: Pa
     assert rollouts and all(np.isfinite([row["rollout/gold_return"], row["rollout/reward"]]).all() and row["reward/abstained"] == 0 for row in rollouts)
     assert all(row["rollout/gold_return"] != row["rollout/reward"] for row in rollouts)
     assert not any("rollout/return" in row for row in rows), "which return?"
-    assert json.loads((tmp_path / "whole" / "summary.json").read_text())["reward"] == "proxy"
+    summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    assert summary["reward"] == "proxy"
+    looks = summary["climbed"]["ledger"]
+    assert looks and all(-1 <= look["correlation"]["mean"] <= 1 and look["reward"]["low"] <= look["reward"]["mean"] for look in looks)
     assert "proxy" in (tmp_path / "whole" / "report.html").read_text()
 
     experiment, run = built_here(tmp_path / "halves", *TINY)

@@ -11,6 +11,7 @@ from framework.config import build, load_domain
 from framework.errors import ConfigError
 from framework.exploration import ExploringStarts
 from framework.interfaces import RewardModel
+from framework.ledger import Pair
 from framework.rewarded import RewardedWorld
 from framework.rewards.composite import Composite
 from framework.rewards.gold import Gold
@@ -72,10 +73,10 @@ def test_a_composite_from_settings() -> None:
 
 
 def test_a_world_under_another_reward_keeps_account_of_its_own() -> None:
-    domain, returns = load_domain("finance", "SuitabilityDesk"), list[float]()
+    domain, returns = load_domain("finance", "SuitabilityDesk"), list[Pair]()
     plain, paid = domain.make("train"), RewardedWorld(domain.make("train"), Proxy(), returns)
     assert plain.reset(seed=7)[0] == paid.reset(seed=7)[0]
-    gold, rng, ended = 0.0, np.random.default_rng(0), False
+    gold, liked, rng, ended = 0.0, 0.0, np.random.default_rng(0), False
     while not ended:
         act = int(rng.choice(np.flatnonzero(paid.action_mask())))
         kept = paid.get_state()
@@ -84,8 +85,8 @@ def test_a_world_under_another_reward_keeps_account_of_its_own() -> None:
         text, reward, *_ = plain.step(act)
         told, proxy, terminated, truncated, info = paid.step(act)
         assert (told, proxy) == (text, info["proxy"])
-        gold, ended = gold + float(reward), terminated or truncated
-    assert returns == [pytest.approx(gold)] * 2  # the last act was taken twice
+        gold, liked, ended = gold + float(reward), liked + proxy, terminated or truncated
+    assert returns == [(pytest.approx(gold), pytest.approx(liked))] * 2  # the last act was taken twice
 
 
 def test_an_abstention_pays_nothing() -> None:
