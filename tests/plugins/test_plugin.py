@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Run:
     return start
 
 
-SMALL = ("preset=smoke", "warm_start=none", "lm=tfidf", "lm.max_features=100", "domain=example", "algo.total_steps=8192", "algo.learning_rate=3e-3")
+SMALL = ("experiment=smoke", "warm_start=none", "lm=tfidf", "lm.max_features=100", "domain=example", "algo.total_steps=8192", "algo.learning_rate=3e-3")
 SMALL += ("algo.n_envs=16", "algo.n_steps=16", "algo.batch_size=64", "algo.exploring_acts=1")
 
 

@@ -23,7 +23,7 @@ from framework.interfaces import Domain
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("domain=healthcare", "domain.environment=NewbornTriage")  # a world whose optimum is found in a second, and takes little memory
 # Seconds on any machine: few steps, few episodes, word counts for a reader.
-SMALL = ("preset=smoke", "warm_start=none", "lm=tfidf", "lm.max_features=200", "policy.width=32", "threads=1", "tracker=none")
+SMALL = ("experiment=smoke", "warm_start=none", "lm=tfidf", "lm.max_features=200", "policy.width=32", "threads=1", "tracker=none")
 SMALL += ("algo.n_envs=8", "algo.n_steps=32", "algo.batch_size=64", "algo.total_steps=2048", "experiment.curve_points=4")
 
 Start = Callable[..., Run]
