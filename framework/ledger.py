@@ -42,7 +42,7 @@ def exploited(curve: Sequence[tuple[int, Mapping[str, float]]], ledger: Sequence
         ledger: entries, in order.
 
     Returns:
-        `since` (steps at the height of gold), and at `since` and at the end `gold` and `reward`, in plain data.
+        `since` (steps at the height of gold), `until` (at the end), and `gold` and `reward` at both, in plain data.
     """
     since, height = max(curve, key=lambda point: point[1]["mean"])
     last, end = curve[-1]
