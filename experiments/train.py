@@ -15,7 +15,7 @@ from framework.errors import CheckpointError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
 from framework.interfaces import Algorithm, Learning, RewardModel, Tuning, World
-from framework.ledger import KEPT, beside_gold, entry, exploited
+from framework.ledger import beside_gold, entry, exploited
 from framework.plots import learning_curve
 from framework.progress import progress
 from framework.report import write_report
@@ -115,7 +115,6 @@ class Train(Experiment):
             def between_rollouts(env_steps: int, metrics: Mapping[str, float]) -> bool:
                 record["env_steps"] = env_steps
                 if reward is not None:
-                    del record["episodes"][:-KEPT]
                     metrics = beside_gold(metrics, reward.metrics(), record["episodes"])
                 earned = metrics.get("rollout/return" if reward is None else "rollout/gold_return")
                 tell(env_steps, "" if earned is None else f"return {earned:.2f}")
@@ -141,7 +140,7 @@ class Train(Experiment):
         found = evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0)
         returns, over = found.returns, excess(found.costs, run.domain.cost_limits) if run.algorithm.constrained else 0.0
         record["curve"].append([record["env_steps"], asdict(returns)])
-        if look := entry(record["env_steps"], record["episodes"][-KEPT:]):
+        if look := entry(record["env_steps"], record["episodes"]):
             record["ledger"].append(look)
         if record["best"] is None or (-over, returns.mean) > (-record["best"][2], record["best"][1]):
             record["best"] = [record["env_steps"], returns.mean, over]

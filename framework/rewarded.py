@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from framework.interfaces import RewardModel, World
-from framework.ledger import Pair
+from framework.ledger import KEPT, Pair
 from framework.types import Bools, Grounds, Step
 
 
@@ -20,7 +20,7 @@ class RewardedWorld(World):
     Args:
         world: what is played.
         reward: what pays; asked at every step, with the observation that was shown and the name of the act.
-        episodes: of every episode that ends the domain's own return and what the reward paid are added to this.
+        episodes: the domain's own return, and what the reward paid, of the last episodes that ended; worlds that learn together share it.
     """
 
     def __init__(self, world: World, reward: RewardModel, episodes: list[Pair]) -> None:
@@ -75,4 +75,5 @@ class RewardedWorld(World):
         self.gold, self.paid = self.gold + float(gold), self.paid + reward
         if terminated or truncated:
             self.episodes.append((self.gold, self.paid))
+            del self.episodes[:-KEPT]
         return text, reward, terminated, truncated, info

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -175,14 +175,13 @@ class InformationStateDP:
         """For each set of tests that may have been made, the fewest first: its states, and where each of the other tests leads."""
         position = {test.name: number for number, test in enumerate(self.tests)}
 
-        def block(made: Sequence[int]) -> _Block:
-            return (slice(None), *(slice(-1) if test in made else slice(-1, None) for test in range(self.n_tests)))
-
-        def leads(made: Sequence[int], test: int) -> _Block:
-            spec, there = self.tests[test], block(made)
-            plain = spec.likelihoods[0].shape[1]
+        def leads(made: Sequence[int], here: _Block, test: int) -> _Block:
+            spec, plain = self.tests[test], self.tests[test].likelihoods[0].shape[1]
             sharp = spec.sharpened_by is not None and position[spec.sharpened_by] in made
-            return (*there[: 1 + test], slice(plain, -1) if sharp else slice(plain), *there[2 + test :])
+            return (*here[: 1 + test], slice(plain, -1) if sharp else slice(plain), *here[2 + test :])
 
-        sets = (made for size in range(self.n_tests + 1) for made in combinations(range(self.n_tests), size))
-        return [(block(made), [(test, leads(made, test)) for test in range(self.n_tests) if test not in made]) for made in sets]
+        blocks = []
+        for made in chain.from_iterable(combinations(range(self.n_tests), size) for size in range(self.n_tests + 1)):
+            here = (slice(None), *(slice(-1) if test in made else slice(-1, None) for test in range(self.n_tests)))
+            blocks.append((here, [(test, leads(made, here, test)) for test in range(self.n_tests) if test not in made]))
+        return blocks

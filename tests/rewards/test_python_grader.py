@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,17 +112,20 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not list(tmp_path.iterdir())
 
 
-def children() -> set[str]:
-    """Numbers of this process's children, the dead that nobody has waited for among them."""
-    return {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text(encoding="ascii").split()}
-
-
 @pytest.mark.usefixtures("consent")
-def test_its_process_is_gone_when_time_is_up() -> None:
-    before, start = children(), time.monotonic()
-    told = run(returning("time.sleep(60)", before="import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"))
-    assert np.isnan(told.reward) and time.monotonic() - start < 5
-    assert children() <= before  # neither running nor waiting to be buried; other tests may have children of their own
+def test_its_process_is_gone_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = list[int]()
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings)
+            started.append(self.pid)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    start, told = time.monotonic(), run(returning("time.sleep(60)", before="import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"))
+    assert np.isnan(told.reward) and time.monotonic() - start < 5 and len(started) == 1
+    with pytest.raises(ChildProcessError):
+        os.waitpid(started[0], os.WNOHANG)
 
 
 def test_a_source_that_is_too_long() -> None:
