@@ -14,6 +14,7 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,9 +44,10 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 ENTRY_POINT = "touchstone.domains"
 
 
-def plugins() -> list[EntryPoint]:
+@cache
+def plugins() -> tuple[EntryPoint, ...]:
     """Domain packages that other distributions have registered."""
-    return sorted(entry_points(group=ENTRY_POINT), key=lambda point: point.name)
+    return tuple(sorted(entry_points(group=ENTRY_POINT), key=lambda point: point.name))
 
 
 def build(node: Mapping[str, Any], place: str, **parts: Any) -> Any:

@@ -77,6 +77,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [*CHOICES, *WORLDS])
 def test_every_choice_builds_and_loads_nothing_heavy(choice: str, tmp_path: Path) -> None:
     experiment, run = built(tmp_path, *choice.split(), *NEEDED.get(choice, []))

@@ -25,8 +25,6 @@ from framework.interview import Interview, InterviewDomain, InterviewOracle, Int
 from framework.oracles.information_state import Test as Question  # under its own name pytest would collect it
 from framework.types import Bools, Floats, Grounds, Ints, Reference, Transition
 
-FAST = ("finance", "SuitabilityDesk")  # every rule once; the other worlds are checked in the whole suite
-
 
 def worlds() -> list[tuple[str, str]]:
     files = {name: next(path for folder in config_folders() if (path := folder / "domain" / f"{name}.yaml").exists()) for name in options("domain")}
@@ -38,8 +36,9 @@ def domain(name: str, environment: str) -> Domain:
     return load_domain(name, environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize("world", [pytest.param(world, id="/".join(world), marks=() if world == FAST else pytest.mark.slow) for world in worlds()])
+@pytest.mark.parametrize("world", worlds(), ids="/".join)
 def test_world_keeps_its_promise(world: tuple[str, str], rule: Rule) -> None:
     check = run_rule(rule, domain(*world))
     assert check.passed, check.detail
@@ -204,6 +203,7 @@ def test_a_sound_toy_passes() -> None:
     assert not failed, failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
@@ -239,6 +239,7 @@ def test_an_exception_is_a_failed_check() -> None:
     assert not check.passed and check.detail.startswith("ZeroDivisionError")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fewer_episodes")
 def test_the_procedure_writes_its_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert CheckDomain().run(SimpleNamespace(domain=Toy(), directory=tmp_path))

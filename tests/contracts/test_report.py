@@ -179,6 +179,7 @@ def test_nothing_to_read_is_an_error_that_helps(tmp_path: Path) -> None:
         rows(Report(runs=None).runs)
 
 
+@pytest.mark.slow
 def test_command_line(runs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "run.py", "experiment=report", f"experiment.runs={runs}", "threads=1", f"hydra.run.dir={tmp_path / 'out'}"]
     done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=True, timeout=120)

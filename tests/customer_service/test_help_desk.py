@@ -80,6 +80,7 @@ def test_a_check_splits_what_was_known(desk: HelpDesk) -> None:
             np.testing.assert_allclose(sum(numbers.causes(other) for other in after), numbers.causes(state))
 
 
+@pytest.mark.slow
 def test_classic_order_is_best_where_nothing_may_be_asked(desk: HelpDesk) -> None:
     oracle = FiniteOracle(Unasking(desk.numbers), {})
     assert oracle.references["heuristic"].value == pytest.approx(oracle.references["optimum"].value)
@@ -103,6 +104,7 @@ def test_classic_order_against_every_order(desk: HelpDesk, complaint: str) -> No
     assert FiniteOracle(numbers, {}).references["heuristic"].value == pytest.approx(-quickest)
 
 
+@pytest.mark.slow
 def test_questions_are_worth_it_even_to_who_reads_the_complaint(desk: HelpDesk) -> None:
     """Against the classic order, which reads the complaint, and not just against a script that is deaf to it."""
     value = {name: reference.value for name, reference in desk.oracle("train").references.items()}

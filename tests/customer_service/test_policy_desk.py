@@ -178,6 +178,7 @@ def test_shift_has_policies_never_met_before(desk: PolicyDesk) -> None:
         assert FLOWS[world.ticket.intent].held_out.items() <= world.ticket.policy.items()
 
 
+@pytest.mark.slow
 def test_references(desk: PolicyDesk) -> None:
     oracle = desk.oracle("train")
     worth = {name: reference.value for name, reference in oracle.references.items()}
@@ -240,6 +241,7 @@ def test_annoyed_customers_leave(desk: PolicyDesk) -> None:
     assert left / met == pytest.approx(0.10, abs=0.03)
 
 
+@pytest.mark.slow
 def test_a_ticket_can_be_met_again(desk: PolicyDesk) -> None:
     world = desk.make("train")
     met = []

@@ -108,12 +108,14 @@ def test_state_round_trip(desk: CreditDesk) -> None:
         assert [other.step(act)[:4] for act in (0, 2, 4, 6)] == going_on
 
 
+@pytest.mark.slow
 def test_roll_out_agrees_with_the_oracle(desk: CreditDesk) -> None:
     world, oracle = desk.make("train"), desk.oracle("train")
     returns = np.array([play(world, oracle, "optimum", seed) for seed in range(2_000)])
     assert abs(returns.mean() - oracle.references["optimum"].value) < 3 * returns.std(ddof=1) / np.sqrt(len(returns))
 
 
+@pytest.mark.slow
 def test_reading_and_asking_are_worth_it(desk: CreditDesk) -> None:
     oracle = desk.oracle("train")
     value = {name: reference.value for name, reference in oracle.references.items()}

@@ -159,6 +159,7 @@ def test_reasons_are_what_the_client_said(desk: SuitabilityDesk) -> None:
     assert len(world.grounds().false) == 3 + 2
 
 
+@pytest.mark.slow
 def test_the_optimum_in_words(desk: SuitabilityDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     spoken.the_optimum_in_words_is_the_optimum(desk, monkeypatch)
 

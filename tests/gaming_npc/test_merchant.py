@@ -148,6 +148,7 @@ def test_who_knows_the_buyer_need_not_ask(short: Numbers) -> None:
     assert given_away.optimum() == pytest.approx(asked.optimum()) and len(given_away.states) < len(asked.states)
 
 
+@pytest.mark.slow
 def test_references(short: Numbers) -> None:
     worth = FiniteOracle(MerchantModel(short), {"deception": 0.03, "gouging": 0.01}).references
     value = {name: reference.value for name, reference in worth.items()}

@@ -64,6 +64,7 @@ def test_the_proxy_pays_a_trader_who_loses(stocks) -> None:  # type: ignore[no-u
     assert points > 0 > growth
 
 
+@pytest.mark.slow
 def test_fixed_positions(stocks) -> None:  # type: ignore[no-untyped-def]
     cash, held = (evaluate(Always(act), stocks, "test", 50) for act in (0, 1))
     assert cash.values.tolist() == [0.0] * 50 and cash.score is not None and 0 < cash.score.mean < 1

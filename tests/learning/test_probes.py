@@ -138,6 +138,7 @@ def test_a_warm_policy_is_not_spoilt_while_the_critic_warms_up() -> None:
     assert moved and all(".critic." in name for name in moved), moved
 
 
+@pytest.mark.slow
 def test_the_critic_learns_what_a_situation_is_worth() -> None:
     domain = Probe("asked")
     policy = cloned(domain)

@@ -115,6 +115,7 @@ def measured() -> dict[str, tuple[Estimator, Accuracy]]:
     return {e.name: (e, accuracy(e.coefficients(grouped if e.grouped else alone) @ axes, exact)) for e in menu(truth)}
 
 
+@pytest.mark.slow
 def test_estimators_without_bias_are_within_four_sigmas() -> None:
     unbiased = {name: found for name, (estimator, found) in measured().items() if estimator.unbiased}
     assert len(unbiased) == 9
@@ -123,6 +124,7 @@ def test_estimators_without_bias_are_within_four_sigmas() -> None:
         assert found.scale == pytest.approx(1, abs=0.1) and found.cosine > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "bias"),
     [

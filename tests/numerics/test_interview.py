@@ -48,6 +48,7 @@ def standard_error(sample: Floats) -> float:
     return float(sample.std(ddof=1) / len(sample) ** 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["test", "shift"])
 @pytest.mark.parametrize("reference", ["optimum", "heuristic", "random"])
 def test_played_rewards_and_costs_agree_with_exact_values(desk: InterviewDomain, reference: str, split: str) -> None:
@@ -60,6 +61,7 @@ def test_played_rewards_and_costs_agree_with_exact_values(desk: InterviewDomain,
         assert abs(found.costs[name] - cost) <= 4 * error, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("careless", [False, True], ids=["allowed", "careless"])
 def test_evaluation_estimates_the_return_with_less_noise(desk: InterviewDomain, careless: bool) -> None:
     sloppy = Following(desk.oracle("validation"), "optimum", slip=0.1, careless=careless)
@@ -77,6 +79,7 @@ def test_evaluation_agrees_with_exact_values(desk: InterviewDomain) -> None:
         assert abs(found.values.mean() - oracle.references[reference].value) <= 4 * standard_error(found.values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", ["SuitabilityDesk", "CreditDesk"])
 def test_the_optimum_scores_one_without_doubt(environment: str) -> None:
     domain = world(environment)
@@ -85,6 +88,7 @@ def test_the_optimum_scores_one_without_doubt(environment: str) -> None:
     assert [found.score.mean, found.score.low, found.score.high] == pytest.approx([1, 1, 1], abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", ["SuitabilityDesk", "CreditDesk"])
 def test_silence_does_not_pay(environment: str) -> None:
     """To idle until the clock runs out earns the worst decision, in the reward as in the evaluation."""

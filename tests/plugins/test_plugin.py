@@ -60,6 +60,7 @@ def test_it_keeps_the_promises_of_a_domain(run: Run, installed: Path, tmp_path: 
     assert done.returncode == 0 and checks, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_its_settings_are_checked_like_ours(run: Run, installed: Path) -> None:
     done = run("domain=example", "domain.worlds.Coin.accuracy=2", packages=(installed,))
     assert done.returncode == 2 and "domain.worlds.Coin.accuracy: " in done.stderr and "Traceback" not in done.stderr

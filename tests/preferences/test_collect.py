@@ -89,6 +89,7 @@ def test_behaviours_are_of_mixed_strength(collected: Path) -> None:
     assert means["optimum"] == pytest.approx(0.0, abs=1e-6) and means["optimum"] > means["optimum+0.5"] > means["random"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(collected: Path, tmp_path: Path) -> None:
     start_here(tmp_path / "again", *SMALL)
     start_here(tmp_path / "other", *SMALL, "seed=1")
@@ -97,6 +98,7 @@ def test_the_same_seed_gives_the_same_files(collected: Path, tmp_path: Path) -> 
     assert not any((tmp_path / "other" / name).read_bytes() == (collected / name).read_bytes() for name in names)
 
 
+@pytest.mark.slow
 def test_one_observation_answered_by_two_acts(tmp_path: Path) -> None:
     start_here(tmp_path / "run", *SMALL, "experiment.layout=turn", "teacher=perfect")
     optimum = LINE.oracle("train")
@@ -112,6 +114,7 @@ def test_one_observation_answered_by_two_acts(tmp_path: Path) -> None:
     assert openings > 10
 
 
+@pytest.mark.slow
 def test_acts_in_words_are_understood_and_courtesy_is_liked(tmp_path: Path) -> None:
     start_here(tmp_path / "run", *SMALL, "experiment.words=true", "teacher.style_bias=2")
     book = load_phrasebook(LINE.phrases, tuple(LINE.acts))
@@ -137,12 +140,14 @@ def test_a_trained_policy_may_play(tmp_path: Path) -> None:
     assert {row["chosen_by"].split("+")[0] for row in rows(tmp_path / "run")} == {"optimum", "policy"}
 
 
+@pytest.mark.slow
 def test_reward_is_what_was_paid(tmp_path: Path) -> None:
     start_here(tmp_path / "run", *SMALL, "teacher.gold=reward")
     for row in rows(tmp_path / "run")[:20]:
         assert sum(replay("train", row["episode"], acts_of(row, "chosen")).reward) == pytest.approx(row["chosen_gold"], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -159,6 +164,7 @@ def test_what_cannot_be_is_told_and_nothing_is_left(arguments: tuple[str, ...], 
     assert not [path for path in tmp_path.iterdir() if "preferences" in path.name]
 
 
+@pytest.mark.slow
 def test_too_little_to_ask_about_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("experiments.collect_preferences._DRAWS", 0)
     with pytest.raises(ConfigError, match="experiment.pairs.train: .* were worth asking about"):

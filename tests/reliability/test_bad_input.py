@@ -247,6 +247,7 @@ def test_a_run_with_a_preset_is_evaluated_as_it_was_trained(preset: str, start: 
     start(tmp_path / "again", "experiment=evaluate", f"checkpoint={tmp_path / 'run'}", "experiment.episodes=8", "tracker=none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["train", "evaluate", "check_domain"])
 def test_a_preset_goes_with_every_experiment(experiment: str, command: Command, tmp_path: Path) -> None:
     done = command("preset=smoke", f"experiment={experiment}", "checkpoint=null", "--cfg", "job")
@@ -267,10 +268,10 @@ def test_a_preset_goes_with_every_experiment(experiment: str, command: Command, 
         (("domain=fiance",), "did you mean 'finance'?"),
         (("algo.learnin_rate=1",), "did you mean 'learning_rate'?"),
         (("algo.batch_size=1000",), "must divide"),
-        (("seed=abc",), "valid integer"),
+        pytest.param(("seed=abc",), "valid integer", marks=pytest.mark.slow),
         (("stray",), "key=value"),
         (("checkpoint=/nonexistent", "experiment=evaluate"), "give a run directory"),
-        (("lm=local",), "lm.path"),
+        pytest.param(("lm=local",), "lm.path", marks=pytest.mark.slow),
         (("algo=ppo,a2c",), "-m"),
         (("algo.n_epochs=1,2",), "-m"),
         (("--no-such-flag",), "--no-such-flag"),
@@ -283,6 +284,7 @@ def test_the_command_line_answers(arguments: tuple[str, ...], message: str, comm
     assert not left_behind(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_directory_that_cannot_be_made(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = command(f"hydra.run.dir={tmp_path / 'file' / 'run'}")

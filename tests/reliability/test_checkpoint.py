@@ -76,6 +76,7 @@ def memory(tmp_path: Path) -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.mark.slow
 def test_a_death_before_any_operation_leaves_a_whole_one(tmp_path: Path) -> None:
     place = tmp_path / "run" / "checkpoint"
     for step in itertools.count():

@@ -39,6 +39,7 @@ def test_a_half_finished_grid_goes_on_to_the_same_table(tmp_path: Path) -> None:
         start_here(tmp_path, *TINY, "experiment.wander=0.5")
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_before_anything_is_played(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="its style_bias=0"):
         built_here(tmp_path, *TINY, "experiment.teachers.raters.style_bias=0.5")

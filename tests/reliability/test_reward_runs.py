@@ -64,6 +64,7 @@ def test_a_reward_that_fails_too_often_stops_the_run(tmp_path: Path) -> None:
     run.tracker.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

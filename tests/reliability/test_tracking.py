@@ -111,6 +111,7 @@ def test_no_tracker_writes_nothing(option: str, tmp_path: Path) -> None:
 # --- W&B ---
 
 
+@pytest.mark.slow
 def test_wandb_offline_run_holds_everything_but_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     monkeypatch.setattr(sys, "argv", ["run.py", f"judge.key={CANARY}"])
@@ -145,6 +146,7 @@ def test_wandb_offline_run_holds_everything_but_secrets(tmp_path: Path, monkeypa
     assert not [file for file in files if file.name in ("wandb-metadata.json", "requirements.txt", "output.log")]
 
 
+@pytest.mark.slow
 def test_wandb_trackers_of_one_process_are_separate_runs(tmp_path: Path) -> None:
     for number in (1, 2):
         tracker = from_yaml("wandb", tmp_path, name=f"job{number}")
@@ -172,6 +174,7 @@ def by_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password canary-no-key\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("give_key", [by_environment, by_netrc])
 def test_wandb_online_that_fails_goes_on_offline(
     give_key: Callable[[Path, pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -71,6 +71,7 @@ def test_a_whole_language_model_is_fitted_and_trained_on_by_a_policy_with_anothe
     assert any({"rollout/gold_return", "rollout/reward"} <= row.keys() for row in rows)
 
 
+@pytest.mark.slow
 def test_controls_stand_beside_and_the_same_reader_is_not_fitted_twice(folder: Path, tmp_path: Path) -> None:
     control = "experiment.controls={plain: {_target_: framework.lm.tfidf.TfidfEncoder, max_features: 3}}"
     told = fitted(folder, tmp_path / "rm", "experiment.controls=null", control)
@@ -79,6 +80,7 @@ def test_controls_stand_beside_and_the_same_reader_is_not_fitted_twice(folder: P
     assert isinstance(same["controls"], dict) and set(same["controls"]) == {"longer", "fewer_turns"}
 
 
+@pytest.mark.slow
 def test_gold_in_the_file_gives_the_best_of_n_and_a_column_gives_subsets(folder: Path, tmp_path: Path) -> None:
     for split in ("train", "validation", "test"):
         rows = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
@@ -91,6 +93,7 @@ def test_gold_in_the_file_gives_the_best_of_n_and_a_column_gives_subsets(folder:
     assert test["best_of"]["reward"]["1"] == pytest.approx(test["best_of"]["gold"]["1"])
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
     fitted(folder, tmp_path / "rm", "experiment.controls=null")
 

@@ -53,6 +53,7 @@ def summary(directory: Path) -> dict[str, Any]:
     return dict(json.loads((directory / "summary.json").read_text()))
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_liked_and_says_by_how_much(finished: Path) -> None:
     found = summary(finished)
     base, tuned = found["base"], found["tuned"]
@@ -62,6 +63,7 @@ def test_it_learns_what_is_liked_and_says_by_how_much(finished: Path) -> None:
     assert found["rows"] == {"train": 32, "validation": 4, "test": 4} and found["updates"] == 8 and found["algo"] == "dpo"
 
 
+@pytest.mark.slow
 def test_it_leaves_a_picture_a_page_and_a_card(finished: Path) -> None:
     assert (finished / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     page, card = (finished / "report.html").read_text(), (finished / "checkpoint" / "README.md").read_text()
@@ -70,11 +72,13 @@ def test_it_leaves_a_picture_a_page_and_a_card(finished: Path) -> None:
     assert sum("train/reward_margin" in line for line in lines) == 8 and sum("validation/kl" in line for line in lines) == 3
 
 
+@pytest.mark.slow
 def test_evaluating_again_gives_the_same(finished: Path, tmp_path: Path) -> None:
     start_here(tmp_path / "run", "experiment=evaluate", f"checkpoint={finished}", "experiment.max_tokens=6")
     assert summary(tmp_path / "run")["tuned"] == summary(finished)["tuned"]
 
 
+@pytest.mark.slow
 def test_what_it_leaves_answers_and_is_exported(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "asked.txt").write_text("Is the big cat red?\n", encoding="utf-8")
     start_here(tmp_path / "said", "experiment=generate", f"checkpoint={finished}", f"experiment.prompts={tmp_path / 'asked.txt'}", "experiment.max_tokens=4")
@@ -106,6 +110,7 @@ def test_interrupted_and_resumed_is_uninterrupted(small: tuple[str, ...], more: 
     assert summary(taken)["tuned"] == summary(whole)["tuned"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -125,6 +130,7 @@ def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], told: 
         start_here(tmp_path / "run", *arguments, "tracker=none")
 
 
+@pytest.mark.slow
 def test_pairs_too_long_are_never_cut_in_silence(small: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     rows = [{"prompt": f"What is {number}?", "chosen": "x" * 300, "rejected": "no"} for number in range(30)]
@@ -133,6 +139,7 @@ def test_pairs_too_long_are_never_cut_in_silence(small: tuple[str, ...], tmp_pat
         start_here(tmp_path / "run", *small, f"data.path={path}")
 
 
+@pytest.mark.slow
 def test_completions_that_leave_no_room_are_refused(small: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"experiment\.max_tokens"):
         start_here(tmp_path / "run", *small, "experiment.max_tokens=255")

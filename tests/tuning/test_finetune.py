@@ -86,11 +86,13 @@ def test_over_fitting_is_told_and_stops_the_run(small: tuple[str, ...], tmp_path
     assert "over-fitting" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_stopped(small: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"Try a lower algo\.learning_rate"):
         start_here(tmp_path / "run", *small, "algo.learning_rate=1e30", "algo.warmup=0")
 
 
+@pytest.mark.slow
 def test_rows_too_long_are_never_cut_in_silence(small: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
     path.write_text("Prompt,Completion\n" + "".join(f"{number} {'x' * 300},yes\n" for number in range(30)), encoding="utf-8")
@@ -98,16 +100,19 @@ def test_rows_too_long_are_never_cut_in_silence(small: tuple[str, ...], tmp_path
         start_here(tmp_path / "run", *small, f"data={path}")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_configuration_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="of another configuration"):
         start_here(tmp_path / "run", "experiment=evaluate", f"checkpoint={finished}", "++adapter.rank=3", "adapter=lora")
 
 
+@pytest.mark.slow
 def test_evaluating_again_gives_the_same(finished: Path, tmp_path: Path) -> None:
     start_here(tmp_path / "run", "experiment=evaluate", f"checkpoint={finished}", "experiment.max_tokens=8")
     assert summary(tmp_path / "run")["tuned"] == summary(finished)["tuned"]
 
 
+@pytest.mark.slow
 def test_answers_to_a_file(finished: Path, tmp_path: Path) -> None:
     asked = tmp_path / "asked.csv"
     asked.write_text('id,Prompt\n1,"What about, say, the big cat?"\n2,And the dog?\n', encoding="utf-8")
@@ -116,6 +121,7 @@ def test_answers_to_a_file(finished: Path, tmp_path: Path) -> None:
     assert [line["prompt"] for line in lines] == ["What about, say, the big cat?", "And the dog?"] and all(line["completion"] for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "Question\nhow?\n"])
 def test_a_file_without_prompts_is_told(finished: Path, tmp_path: Path, content: str) -> None:
     (tmp_path / "asked.csv").write_text(content, encoding="utf-8")
@@ -123,6 +129,7 @@ def test_a_file_without_prompts_is_told(finished: Path, tmp_path: Path, content:
         start_here(tmp_path / "run", "experiment=generate", f"checkpoint={finished}", f"experiment.prompts={tmp_path / 'asked.csv'}")
 
 
+@pytest.mark.slow
 def test_chat_answers_forgets_and_compares(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     typed = iter(["What about the big cat?", "/system Be kind.", "/nonsense", "And now?", "/quit"])
     monkeypatch.setattr("builtins.input", lambda *_: next(typed))
@@ -140,6 +147,7 @@ def test_data_files_with_faults_end_with_exit_code_2(micro: Path, tmp_path: Path
     assert done.returncode == 2 and f"{path}" in done.stderr and "line 2" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_before_the_data_is_asked_for(small: tuple[str, ...], tmp_path: Path) -> None:
     _, run = built_here(tmp_path / "run", *small)
     run.tracker.close()
