@@ -129,7 +129,8 @@ def nodes(config: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 @cache
 def plain(choice: str) -> Mapping[str, Any]:
-    config = composed(*choice.split(), *NEEDED.get(choice, []))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=[*choice.split(), *NEEDED.get(choice, [])])
     return typing.cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=True))
 
 

@@ -128,6 +128,7 @@ def test_costs_and_proxy(desk: HelpDesk) -> None:
                 assert (reward, info["proxy"]) == (-desk.numbers.minutes[DISPATCH], -desk.numbers.booking_minutes)
 
 
+@pytest.mark.slow
 def test_handle_time_is_shortest_where_everybody_gets_a_visit(desk: HelpDesk) -> None:
     worth = desk.oracle("train").references
     assert worth["proxy_optimum"].value == pytest.approx(-desk.numbers.minutes[DISPATCH])

@@ -132,6 +132,7 @@ def test_downturn_makes_lending_dearer(desk: CreditDesk) -> None:
     assert shift[1] / shift[0] == pytest.approx(2 * 0.3 / 0.7)
 
 
+@pytest.mark.slow
 def test_declining_unread_needs_a_reason(desk: CreditDesk) -> None:
     world = desk.make("train")
     acts = {name: number for number, name in enumerate(world.acts)}
@@ -176,6 +177,7 @@ def test_business_written_counts_losses_late(desk: CreditDesk) -> None:
         assert world.step(world.acts.index(decision))[4]["proxy"] == -1
 
 
+@pytest.mark.slow
 def test_the_proxy_approves_too_much(desk: CreditDesk) -> None:
     """Unread, it would approve all and not, as is right, decline all; at its best it reads, and still lends to many who do not pay."""
     numbers, oracle = desk.numbers_of("train"), desk.oracle("train")

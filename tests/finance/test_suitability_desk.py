@@ -75,6 +75,7 @@ def test_projected_return_sees_neither_risk_nor_charge(desk: SuitabilityDesk) ->
     assert (np.diff(proxy[:, : len(EQUITY)], axis=1) > 0).all()  # more shares always look better
 
 
+@pytest.mark.slow
 def test_the_proxy_helps_at_first_and_then_harms(desk: SuitabilityDesk, worth: Mapping[str, Reference]) -> None:
     numbers = desk.numbers_of("train")
     shares = np.repeat(numbers.prior.T / len(numbers.decisions), len(numbers.decisions), axis=1)  # a client, and any decision
@@ -96,6 +97,7 @@ def test_proxy_is_what_a_step_tells(desk: SuitabilityDesk) -> None:
     assert liked == numbers.proxy_utilities[world.hypothesis, 2]
 
 
+@pytest.mark.slow
 def test_constrained_optimum_keeps_the_limits(desk: SuitabilityDesk, worth: Mapping[str, Reference]) -> None:
     """Knowing the client is bought for next to nothing: that limit binds, the other is not reached."""
     within, best, defer = worth["constrained_optimum"], worth["optimum"], len(desk.numbers_of("train").decisions) - 1
@@ -164,6 +166,7 @@ def test_the_optimum_in_words(desk: SuitabilityDesk, monkeypatch: pytest.MonkeyP
     spoken.the_optimum_in_words_is_the_optimum(desk, monkeypatch)
 
 
+@pytest.mark.slow
 def test_gibberish(desk: SuitabilityDesk) -> None:
     spoken.gibberish_changes_nothing(desk)
 

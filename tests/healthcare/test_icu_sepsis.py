@@ -47,12 +47,14 @@ def column(name: str) -> Floats:
     return np.asarray(records().centres[:, COLUMNS.index(name)])
 
 
+@pytest.mark.slow
 def test_published_figures_are_reproduced(worth: Mapping[str, Reference]) -> None:
     """Choudhary et al. 2024: average return of random acts, of the clinicians and of value iteration."""
     published = {"random": 0.78, "clinicians": 0.78, "optimum": 0.88}
     assert {name: round(worth[name].value, 2) for name in published} == published
 
 
+@pytest.mark.slow
 def test_oracle_agrees_with_linear_equations(ward: IcuSepsis, numbers: SepsisModel, worth: Mapping[str, Reference]) -> None:
     """What a policy earns solves v = P v + P(survive); how long it takes, t = P t + 1."""
     oracle = ward.oracle("train")
@@ -64,6 +66,7 @@ def test_oracle_agrees_with_linear_equations(ward: IcuSepsis, numbers: SepsisMod
         assert numbers.starts @ turns == pytest.approx(length, abs=0.05)
 
 
+@pytest.mark.slow
 def test_hardly_an_episode_is_cut_off(ward: IcuSepsis, numbers: SepsisModel) -> None:
     process = moves(ward.oracle("train").probabilities("optimum", EVERY_STATE))[:, :STATES]
     left = numbers.starts
@@ -103,6 +106,7 @@ def test_every_state_has_a_chart_of_its_own(numbers: SepsisModel) -> None:
         assert np.bincount(grades, minlength=len(GRADES)).min() > STATES / 10, reading.label
 
 
+@pytest.mark.slow
 def test_a_reader_of_scattered_charts_earns_nearly_all(ward: IcuSepsis, numbers: SepsisModel, worth: Mapping[str, Reference]) -> None:
     """Who weighs all states by how likely they make the chart, and takes the act that is best on average."""
     oracle = ward.oracle("train")
@@ -123,6 +127,7 @@ def test_a_reader_of_scattered_charts_earns_nearly_all(ward: IcuSepsis, numbers:
     assert given_away < 0.01 * (worth["optimum"].value - worth["random"].value)
 
 
+@pytest.mark.slow
 def test_costs_count_rare_acts_and_the_highest_pressor(ward: IcuSepsis, worth: Mapping[str, Reference]) -> None:
     world = ward.make("train")
     for seed in range(30):
@@ -138,6 +143,7 @@ def test_costs_count_rare_acts_and_the_highest_pressor(ward: IcuSepsis, worth: M
     assert worth["clinicians"].value < worth["heuristic"].value < worth["constrained_optimum"].value < worth["optimum"].value
 
 
+@pytest.mark.slow
 def test_proxy_is_the_fall_of_the_score_and_can_be_exploited(ward: IcuSepsis, worth: Mapping[str, Reference]) -> None:
     world = ward.make("train")
     for seed in range(20):
@@ -152,11 +158,13 @@ def test_proxy_is_the_fall_of_the_score_and_can_be_exploited(ward: IcuSepsis, wo
     assert worth["proxy_optimum"].value > worth["random"].value and share > 0.5
 
 
+@pytest.mark.slow
 def test_nothing_is_hidden(worth: Mapping[str, Reference]) -> None:
     assert worth["informed"].value == pytest.approx(worth["optimum"].value)
     assert max(worth["best_constant"].value, worth["open_loop"].value) < worth["random"].value + 0.3 * (worth["optimum"].value - worth["random"].value)
 
 
+@pytest.mark.slow
 def test_shift_brings_sicker_patients_into_the_same_ward(ward: IcuSepsis, numbers: SepsisModel) -> None:
     shifted = ward.model_of("shift")
     assert shifted.starts @ records().sofa > numbers.starts @ records().sofa + 1

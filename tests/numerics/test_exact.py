@@ -144,6 +144,7 @@ def test_biases_are_of_the_kind_that_is_expected(name: str, bias: str) -> None:
     assert found.verdict(4) == bias, found
 
 
+@pytest.mark.slow
 def test_a_group_mean_with_ones_own_return_shortens_the_gradient_by_the_share_of_one() -> None:
     assert measured()["group mean (Dr. GRPO)"][1].scale == pytest.approx((GROUP_SIZE - 1) / GROUP_SIZE, abs=0.05)
 

@@ -72,6 +72,7 @@ def test_evaluation_estimates_the_return_with_less_noise(desk: InterviewDomain, 
     assert found.costs.get("format", 0.0) > 0 if careless else "format" not in found.costs
 
 
+@pytest.mark.slow
 def test_evaluation_agrees_with_exact_values(desk: InterviewDomain) -> None:
     oracle = desk.oracle("validation")
     for reference in ("heuristic", "random"):
@@ -113,6 +114,7 @@ def test_silence_does_not_pay(environment: str) -> None:
     assert abs(difference.mean()) <= 4 * standard_error(difference) + 1e-12  # the second for rounding alone
 
 
+@pytest.mark.slow
 def test_random_acts_score_zero(desk: InterviewDomain) -> None:
     found = evaluate(Following(desk.oracle("test"), "random"), desk, "test", EPISODES)
     assert found.score is not None

@@ -48,6 +48,7 @@ def acts_of(row: dict[str, Any], side: str) -> list[str]:
     return [message["content"] for message in row[side] if message["role"] == "assistant"]
 
 
+@pytest.mark.slow
 def test_what_is_written_can_be_read(collected: Path) -> None:
     told = PreferenceFile(path=str(collected / "preferences"))
     assert [len(told.preferences(split)) for split in SPLITS] == [150, 20, 30]
@@ -55,6 +56,7 @@ def test_what_is_written_can_be_read(collected: Path) -> None:
     assert json.loads((collected / "summary.json").read_text())["train"]["pairs"] == 150
 
 
+@pytest.mark.slow
 def test_a_row_is_what_happened_in_the_world(collected: Path) -> None:
     for row in rows(collected)[:40]:
         for side in ("chosen", "rejected"):
@@ -65,6 +67,7 @@ def test_a_row_is_what_happened_in_the_world(collected: Path) -> None:
         assert row["margin"] == pytest.approx(row["chosen_gold"] - row["rejected_gold"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_probability_is_the_teacher_s(collected: Path) -> None:
     spread = json.loads((collected / "summary.json").read_text())["spread"]
     for row in rows(collected):
@@ -74,6 +77,7 @@ def test_the_probability_is_the_teacher_s(collected: Path) -> None:
             assert row["label"] == 1.0 and row["probability"] == pytest.approx(1 / (1 + np.exp(-3.37 * row["margin"] / spread)), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_no_episode_is_in_two_splits(collected: Path) -> None:
     seeds = {split: {row["episode"] for row in rows(collected, split)} for split in SPLITS}
     assert all(len(seeds[split]) == len(rows(collected, split)) for split in SPLITS)
@@ -81,6 +85,7 @@ def test_no_episode_is_in_two_splits(collected: Path) -> None:
     assert all(seed // 2**28 == number for number, split in enumerate(SPLITS) for seed in seeds[split])
 
 
+@pytest.mark.slow
 def test_behaviours_are_of_mixed_strength(collected: Path) -> None:
     players = {row[f"{side}_by"] for row in rows(collected) for side in ("chosen", "rejected")}
     assert {"random", "heuristic", "heuristic+0.5", "optimum", "optimum+0.25"} <= players

@@ -97,6 +97,7 @@ def left_behind(directory: Path) -> list[str]:
     return [file for file in files if not file.endswith("run.log") and ".hydra" not in file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_settings(arguments: str, start: Start, tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:

@@ -20,6 +20,7 @@ def named(value: Any) -> str:
     return value if isinstance(value, str) else "-".join(map(str, value.values()))
 
 
+@pytest.mark.slow
 def test_words_alone_earn_what_chance_earns(taught: Path) -> None:
     assert 0.1 < earned(speaker(taught), OneTurn, 128) < 0.6
     assert earned(speaker(taught, TwoTurns), TwoTurns, 128) < 0.6

@@ -39,6 +39,7 @@ def summary(directory: Path) -> dict[str, Any]:
     return dict(json.loads((directory / "summary.json").read_text()))
 
 
+@pytest.mark.slow
 def test_it_learns_and_says_by_how_much(finished: Path) -> None:
     found = summary(finished)
     assert found["tuned"]["loss"]["high"] < found["base"]["loss"]["low"]
@@ -47,6 +48,7 @@ def test_it_learns_and_says_by_how_much(finished: Path) -> None:
     assert found["updates"] == 16 and found["adapter"] == "full" and found["data"] == "colours"
 
 
+@pytest.mark.slow
 def test_it_leaves_a_picture_a_page_and_a_card(finished: Path) -> None:
     assert (finished / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     page, card = (finished / "report.html").read_text(), (finished / "checkpoint" / "README.md").read_text()
