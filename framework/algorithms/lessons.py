@@ -5,13 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import torch
 
 from framework.algorithms.sft import SFT
 from framework.config import Count, Fraction, Positive
 from framework.errors import ConfigError
 from framework.interfaces import Learning, Policy, SpeakingPolicy, WarmStart
-from framework.types import Demonstration
+from framework.types import Demonstration, Ints
+
+
+class _InOrder(SFT):
+    """Takes examples as they come: turns of one episode, what was shown in which begins alike, are then read once."""
+
+    def batches(self, seed: int) -> Iterator[Ints]:
+        """See `Descent`."""
+        return iter(np.split(np.arange(self._examples), range(self.batch_size, self._examples, self.batch_size)))
 
 
 class Lessons(WarmStart):
@@ -27,7 +36,7 @@ class Lessons(WarmStart):
 
     def __init__(self, demonstrations: Count, batch_size: Count, learning_rate: Positive, warmup: Fraction, max_grad_norm: Positive) -> None:
         self.demonstrations = demonstrations
-        self.sft = SFT(n_epochs=1, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, weight_decay=0.0, max_grad_norm=max_grad_norm)
+        self.sft = _InOrder(n_epochs=1, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, weight_decay=0.0, max_grad_norm=max_grad_norm)
 
     def steps(self, policy: Policy) -> int:
         """See `WarmStart`."""

@@ -66,7 +66,7 @@ class PolicyGradient(Algorithm):
     Attributes:
         total_steps: turns of a run, in all its worlds; the last episodes are played to their ends.
         learning_rate: of AdamW without decay.
-        max_grad_norm: to which gradients are clipped.
+        max_grad_norm: to which gradients are clipped, each group of parameters by itself.
         kl_coef: price of a nat by which the policy leaves the one it began as.
         kl_target: nats a turn that are aimed at by moving the price (Ziegler et al., 2019); null keeps it.
     """
@@ -100,12 +100,16 @@ class PolicyGradient(Algorithm):
         learning = policy.lm.parameters()
         if not learning:
             raise TrainingError("nothing of the language model learns; use adapter=lora or adapter=full")
-        self._optimizer = torch.optim.AdamW([*learning, *policy.critic.parameters()], self.learning_rate, weight_decay=0.0, fused=True)
+        self._optimizer = torch.optim.AdamW([{"params": learning}, *self.beside(policy)], self.learning_rate, weight_decay=0.0, fused=True)
         self._reference = Reference(learning) if self.kl_coef else None
         self._counters = {"steps": 0, "batches": 0, "kl_coef": self.kl_coef}
         self._diagnosis, self._metrics, self._sums = Diagnosis(), {}, defaultdict(float)
         if run.resume is not None:
             self._restore(run.resume)
+
+    def beside(self, policy: SpeakingPolicy) -> list[dict[str, Any]]:
+        """What learns beside the language model, as groups of parameters for the optimiser with rates of their own."""
+        return []
 
     def goes_on(self, run: Learning) -> bool:
         """Tells of the last batch, and asks whether there is to be another."""
@@ -139,13 +143,12 @@ class PolicyGradient(Algorithm):
             TrainingError: the gradients are no numbers.
         """
         assert self._optimizer is not None
-        learning = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(learning, self.max_grad_norm))
-        if not math.isfinite(norm):
-            raise TrainingError(f"the gradient became {norm} after {self.steps} turns; nothing is kept of it. Try a lower algo.learning_rate")
+        norms = [float(torch.nn.utils.clip_grad_norm_(group["params"], self.max_grad_norm)) for group in self._optimizer.param_groups]
+        if wrong := [norm for norm in norms if not math.isfinite(norm)]:
+            raise TrainingError(f"the gradient became {wrong[0]} after {self.steps} turns; nothing is kept of it. Try a lower algo.learning_rate")
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._sums["train/grad_norm"] = norm
+        self._sums["train/grad_norm"] = norms[0]
 
     def forget(self) -> None:
         """Drops the gradients there are."""

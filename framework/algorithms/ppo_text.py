@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,28 +21,34 @@ from framework.config import Count, Fraction, NonNegative, Positive
 from framework.interfaces import Learning, Policy, SpeakingPolicy, World
 from framework.losses import clipped_value, k3, mean_of_tokens, ppo
 
+_WARM_UP_PASSES = 20  # over the turns of each batch
+
 
 @dataclass(kw_only=True)
 class TextPPO(PolicyGradient):
     """PPO (Schulman et al., 2017; on language models: Ziegler et al., 2019), one clock tick a turn.
 
-    Rewards are divided by a running standard deviation of the episodes' returns, so that settings mean the same in every world.
+    Rewards are divided by a running standard deviation of the episodes' returns, and the critic says how much a situation is worth
+    beyond their running mean, so that settings mean the same in every world. Far below the truth, as a fresh critic is where
+    every episode costs something, every end would look bad and idling good.
 
     Attributes:
         n_episodes: of a batch.
         batch_size: turns an update, at the most.
         n_epochs: how often each turn is learnt from.
+        critic_learning_rate: of the critic's own weights, which are new while the language model's are not.
         gamma: discount from turn to turn.
         gae_lambda: how far to trust rewards over the critic.
         clip_range: how far a ratio may move before it counts no further; for values, in standard deviations of returns.
         vf_coef: weight of the critic's loss, whose gradient reaches the language model too.
-        critic_warmup: share of the run in which only the critic learns, on states that stay as they are.
+        critic_warmup: share of the run in which only the critic learns, what episodes came to from states that stay as they are.
         target_kl: nats a draw between the policy that sampled and the one that learns, at 1.5 times which a batch is left; null: never.
     """
 
     n_episodes: Count
     batch_size: Count
     n_epochs: Count
+    critic_learning_rate: Positive
     gamma: Fraction
     gae_lambda: Fraction
     clip_range: Positive
@@ -57,18 +64,25 @@ class TextPPO(PolicyGradient):
         while self.goes_on(run):
             batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_episodes)), run.device)
             states = policy.states([said.observation for said in batch.said])
-            rewards = (batch.rewards - self.price(batch, self.reference(policy, batch))) / self.deviation(batch)
-            values = policy.critic(states)[:, 0].detach()
-            advantages = self.advantages(batch, rewards, values)
-            returns = advantages + values
+            mean, deviation = self.moments(batch)
+            rewards = (batch.rewards - self.price(batch, self.reference(policy, batch))) / deviation
+            beyond = policy.critic(states)[:, 0].detach()
+            values = beyond + mean / deviation
             if self.steps < self.critic_warmup * self.total_steps:
-                self.warm_up(policy, states, returns, values)
+                returns = self.advantages(batch, rewards, values, gae_lambda=1.0) + values
+                self.warm_up(policy, states, returns - mean / deviation)
             else:
-                self.improve(policy, batch, whiten(advantages), returns, values)
+                advantages = self.advantages(batch, rewards, values, self.gae_lambda)
+                returns = advantages + values
+                self.improve(policy, batch, whiten(advantages), returns - mean / deviation, beyond)
             self.account(batch, {"train/explained_variance": _explained(values, returns)})
 
+    def beside(self, policy: SpeakingPolicy) -> list[dict[str, Any]]:
+        """The critic."""
+        return [{"params": list(policy.critic.parameters()), "lr": self.critic_learning_rate}]
+
     def improve(self, policy: SpeakingPolicy, batch: Batch, advantages: Tensor, returns: Tensor, values: Tensor) -> None:
-        """Learns from a batch, in minibatches; advantages, returns and old values are of turns, `[B]`."""
+        """Learns from a batch, in minibatches; advantages, and returns and old values beyond the mean, are of turns, `[B]`."""
         for said, draws in batch.minibatches(self.batch_size, self.n_epochs):
             weights, numbers = mean_of_tokens(batch.turns[draws]), batch.turns[draws].unique_consecutive()
             kl = 0.0
@@ -85,27 +99,26 @@ class TextPPO(PolicyGradient):
                 return
             self.update()
 
-    def warm_up(self, policy: SpeakingPolicy, states: Tensor, returns: Tensor, values: Tensor) -> None:
-        """Teaches the critic alone."""
-        for rows in (rows for _ in range(self.n_epochs) for rows in torch.randperm(len(states), device="cpu").to(states.device).split(self.batch_size)):
-            loss = clipped_value(policy.critic(states[rows])[:, 0], values[rows], returns[rows], self.clip_range).mean()
-            loss.backward()
+    def warm_up(self, policy: SpeakingPolicy, states: Tensor, returns: Tensor) -> None:
+        """Teaches the critic alone; returns beyond the mean are of turns, `[B]`."""
+        for rows in (rows for _ in range(_WARM_UP_PASSES) for rows in torch.randperm(len(states), device="cpu").to(states.device).split(self.batch_size)):
+            (policy.critic(states[rows])[:, 0] - returns[rows]).square().mean().backward()
             self.update()
 
-    def advantages(self, batch: Batch, rewards: Tensor, values: Tensor) -> Tensor:
+    def advantages(self, batch: Batch, rewards: Tensor, values: Tensor, gae_lambda: float) -> Tensor:
         """By GAE over the turns of each episode, `[B]` from `[B]` each."""
         table, mask = batch.by_episode(rewards)
-        return gae(table, batch.by_episode(values)[0], mask, self.gamma, self.gae_lambda)[mask]
+        return gae(table, batch.by_episode(values)[0], mask, self.gamma, gae_lambda)[mask]
 
-    def deviation(self, batch: Batch) -> float:
-        """Standard deviation of all episodes' returns so far; 1 while they do not differ."""
+    def moments(self, batch: Batch) -> tuple[float, float]:
+        """Mean and standard deviation of all episodes' returns so far; a deviation of 1 while they do not differ."""
         count, mean, squares = self._counters.get("returns", (0, 0.0, 0.0))
         for total in batch.totals.tolist():
             count, before = count + 1, mean
             mean += (total - mean) / count
             squares += (total - before) * (total - mean)
         self._counters["returns"] = [count, mean, squares]
-        return float((squares / count) ** 0.5) or 1.0
+        return float(mean), float((squares / count) ** 0.5) or 1.0
 
 
 def _explained(values: Tensor, returns: Tensor) -> float:

@@ -111,9 +111,13 @@ class Batch:
         return torch.zeros(mask.shape, dtype=numbers.dtype, device=numbers.device).masked_scatter(mask, numbers), mask
 
     def minibatches(self, size: int, epochs: int) -> Iterator[tuple[Sequence[Utterance], Tensor]]:
-        """Turns in parts of `size` or fewer, in a fresh order every epoch: utterances, and the numbers of their draws, in their order."""
+        """Turns in parts of `size` or fewer, in a fresh order every epoch: utterances, and the numbers of their draws, in their order.
+
+        Episodes are shuffled and their turns stay together, since what they have been shown begins alike and is then read once.
+        """
         first = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(self.turns.cpu(), minlength=len(self.said)).cumsum(0)])
         for _ in range(epochs):
-            for rows in torch.randperm(len(self.said)).split(size):
+            chance = torch.rand(len(self.played))[self.episodes.cpu()]
+            for rows in chance.argsort(stable=True).split(size):
                 draws = torch.cat([torch.arange(int(first[row]), int(first[row + 1])) for row in rows])
                 yield [self.said[row] for row in rows], draws.to(self.turns.device)

@@ -16,7 +16,7 @@ from framework.errors import ConfigError, DataError
 from framework.interfaces import LanguageModel
 from framework.lm.adapters import Full, Lora
 from framework.lm.generate import generate, stream
-from framework.lm.layout import Rows, Tree, hidden_states, pack, trees, verify
+from framework.lm.layout import Rows, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
 from framework.lm.precision import bfloat16_if_fast, computing
 from framework.types import Completion, Conversation, Ends, Ints, Likelihoods, Message, Reading, Sampling, Scores, Tokens
@@ -152,12 +152,12 @@ class CausalLM(LanguageModel):
         """See `LanguageModel`."""
         distinct: dict[bytes, int] = {}
         places = [distinct.setdefault(np.asarray(prompt, np.int64).tobytes(), len(distinct)) for prompt in prompts]
-        nothing = Tokens(np.zeros(0, np.int64), np.zeros(0))
-        found = [Tree(np.frombuffer(prompt, np.int64), [nothing]) for prompt in distinct]
-        states = torch.empty(len(found), self.width, device=self.device)
+        read = [np.frombuffer(prompt, np.int64) for prompt in distinct]
+        found, order = trees([Tokens(prompt, np.zeros(len(prompt))) for prompt in read])
+        states, prompts_of = torch.empty(len(read), self.width, device=self.device), torch.as_tensor(order, device=self.device)
         for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
             with computing(self.device, self.dtype):
-                states[rows.branches] = hidden_states(self.model, rows, rows.ends).float()
+                states[prompts_of[rows.branches]] = hidden_states(self.model, rows, rows.ends).float()
         return states[places]
 
     @torch.no_grad()

@@ -1,9 +1,10 @@
 """How examples lie in the rows of a batch: contexts that several share are read once, and short examples share a row.
 
-A tree is a context and the branches that go on from it: the completions of a prompt, the two sides of a preference, or one example
-of supervised tuning. It is laid out one part after the other; every token sees the context and what comes before it in its own
-branch, at the positions it would have alone, so that a model that goes by position ids and mask reads it as if each branch stood
-alone. Several trees fill a row; rows of like length make a batch.
+A tree is a context and the branches that go on from it, or from a part of it: the completions of a prompt, the two sides of a
+preference, one example of supervised tuning, or the turns of an episode whose story grows from turn to turn. It is laid out one part
+after the other; every token sees the context as far as its branch went along and what comes before it in its own branch, at the
+positions it would have alone, so that a model that goes by position ids and mask reads it as if each branch stood alone. Several
+trees fill a row; rows of like length make a batch.
 
 R, T: rows of a batch and their length; N: tokens with weight.
 """
@@ -25,6 +26,7 @@ from framework.types import Floats, Ints, Tokens
 
 _CONTEXTS = 8  # contexts that a row of branches may be long: one in eight tokens at most is then read again in another row
 _SLACK = 1 / 8  # of a batch's rows that may be padding
+_OWN = 1 / 4  # of its context that an example may read by itself and still leave another's context where they part
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Tree:
 
     prompt: Ints  # [P]; it has no weight
     branches: Sequence[Tokens]
+    leaves: Sequence[int] = ()  # after how many tokens of the prompt each branch leaves it; after all of them unless given
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +57,28 @@ class Rows:
 def trees(examples: Sequence[Tokens]) -> tuple[list[Tree], Ints]:
     """Examples that begin with the same tokens without weight become branches of one tree.
 
+    The longest context is the first tree's prompt; every example whose context follows it most of the way leaves it where they part,
+    and brings along what is left of its context. What remains is treated likewise.
+
     Returns:
         the trees, and for each of their branches, counted through all trees, which example it is.
     """
-    groups: dict[bytes, list[int]] = {}
-    for number, example in enumerate(examples):
-        groups.setdefault(np.asarray(example.ids[: _context(example)], np.int64).tobytes(), []).append(number)
-    found = []
-    for members in groups.values():
-        cut = _context(examples[members[0]])
-        found.append(Tree(examples[members[0]].ids[:cut], [Tokens(examples[i].ids[cut:], examples[i].weights[cut:]) for i in members]))
-    return found, np.array([i for members in groups.values() for i in members], np.int64)
+    contexts = np.array([_context(example) for example in examples], np.int64)
+    table = np.full((len(examples), contexts.max(initial=0)), -1, np.int64)
+    for row, example, length in zip(table, examples, contexts, strict=True):
+        row[:length] = example.ids[:length]
+    found, order = [], []
+    left = np.argsort(-contexts, kind="stable")
+    while len(left):
+        prompt = table[left[0], : contexts[left[0]]]
+        shared = np.minimum((table[left, : len(prompt)] == prompt).cumprod(axis=1).sum(axis=1), contexts[left])
+        joins = shared >= (1 - _OWN) * contexts[left]
+        members, leaves = left[joins], shared[joins]
+        branches = [Tokens(examples[i].ids[cut:], examples[i].weights[cut:]) for i, cut in zip(members, leaves, strict=True)]
+        found.append(Tree(prompt, branches, leaves.tolist()))
+        order.append(members)
+        left = left[~joins]
+    return found, np.concatenate([np.zeros(0, np.int64), *order])
 
 
 def pack(trees: Sequence[Tree], budget: int = 256, batch_tokens: int = 4_096, device: torch.device | str = "cpu") -> Iterator[Rows]:
@@ -151,6 +165,7 @@ class _Piece:
 
     prompt: Ints
     branches: list[Tokens]
+    leaves: list[int]
     first: int  # number of its first branch
 
     @property
@@ -172,14 +187,15 @@ def _pieces(trees: Sequence[Tree], budget: int, most: int) -> Iterator[_Piece]:
     number = 0
     for tree in trees:
         limit = max(budget, min(_CONTEXTS * len(tree.prompt), most))
-        piece = _Piece(tree.prompt, [], number)
-        for branch in tree.branches:
-            if not len(tree.prompt) and len(branch.ids) and branch.weights[0]:
+        piece = _Piece(tree.prompt, [], [], number)
+        for branch, leaves in zip(tree.branches, tree.leaves or [len(tree.prompt)] * len(tree.branches), strict=True):
+            if not leaves and len(branch.ids) and branch.weights[0]:
                 raise ValueError("the first token of a tree has weight, but nothing stands before it that could predict it; give it weight 0")
             if piece.branches and piece.size + len(branch.ids) > limit:
                 yield piece
-                piece = _Piece(tree.prompt, [], number)
+                piece = _Piece(tree.prompt, [], [], number)
             piece.branches.append(branch)
+            piece.leaves.append(leaves)
             number += 1
         yield piece
 
@@ -201,7 +217,7 @@ def _fill(pieces: Iterator[_Piece], budget: int) -> list[list[_Piece]]:
 
 def _lay_out(rows: list[list[_Piece]], device: torch.device | str) -> Rows:
     width = max(map(_length, rows))
-    ids, positions, tree, part = (np.zeros((len(rows), width), np.int64) for _ in range(4))
+    ids, positions, tree, part, along = (np.zeros((len(rows), width), np.int64) for _ in range(5))
     sources: list[Ints] = []
     targets: list[Ints] = []
     weights: list[Floats] = []
@@ -214,13 +230,13 @@ def _lay_out(rows: list[list[_Piece]], device: torch.device | str) -> Rows:
             deep = len(piece.prompt)
             span = slice(at, at + piece.size)
             tree[r, span] = number
-            ids[r, at : at + deep], positions[r, at : at + deep] = piece.prompt, np.arange(deep)
-            last, at = r * width + at + deep - 1, at + deep
-            for which, branch in enumerate(piece.branches, start=1):
+            ids[r, at : at + deep], positions[r, at : at + deep], along[r, at : at + deep] = piece.prompt, np.arange(deep), deep
+            first, at = r * width + at, at + deep
+            for which, (branch, leaves) in enumerate(zip(piece.branches, piece.leaves, strict=True), start=1):
                 span, length = slice(at, at + len(branch.ids)), len(branch.ids)
-                ids[r, span], positions[r, span], part[r, span] = branch.ids, deep + np.arange(length), which
+                ids[r, span], positions[r, span], part[r, span], along[r, span] = branch.ids, leaves + np.arange(length), which, leaves
                 before = r * width + at + np.arange(-1, length)  # the token before each, and the branch's last token
-                before[0] = last
+                before[0] = first + leaves - 1
                 chosen = np.flatnonzero(branch.weights)
                 sources.append(before[chosen])
                 targets.append(branch.ids[chosen])
@@ -232,18 +248,19 @@ def _lay_out(rows: list[list[_Piece]], device: torch.device | str) -> Rows:
     places, tokens, who = (np.concatenate(each).astype(np.int64) for each in (sources, targets, owners))
     put = lambda x, dtype=torch.int64: torch.as_tensor(np.asarray(x), dtype=dtype).to(device)  # noqa: E731
     return Rows(
-        *(put(ids), put(positions), _mask(put(tree), put(part))),
+        *(put(ids), put(positions), _mask(put(tree), put(part), put(positions), put(along))),
         *(put(places), put(tokens), put(np.concatenate(weights), torch.float32), put(who), put(ends), put(branches)),
         depth=int(positions.max()) + 1,
     )
 
 
-def _mask(tree: Tensor, part: Tensor) -> Tensor:
-    """`[R, 1, T, T]`: the same tree, not later, and its context or the same branch; padding sees padding, lest a softmax be over nothing."""
+def _mask(tree: Tensor, part: Tensor, positions: Tensor, along: Tensor) -> Tensor:
+    """`[R, 1, T, T]`: the same tree, not later, and the same branch or the context that it went along; padding sees padding, lest a softmax be over nothing."""
     width = tree.shape[1]
     earlier = torch.ones(width, width, dtype=torch.bool, device=tree.device).tril()
     own = part[:, :, None] == part[:, None, :]
-    return (earlier & (tree[:, :, None] == tree[:, None, :]) & (own | (part[:, None, :] == 0)))[:, None]
+    context = (part[:, None, :] == 0) & (positions[:, None, :] < along[:, :, None])
+    return (earlier & (tree[:, :, None] == tree[:, None, :]) & (own | context))[:, None]
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:

@@ -50,8 +50,9 @@ class GenerativePolicy(SpeakingPolicy):
         """See `Policy`; -1 where nothing allowed is understood."""
         if not deterministic:
             return np.array([utterance.act for utterance in self.say(observations)])
-        replies = self.lm.generate(self._prompts(observations.texts), replace(self.sampling, temperature=0.0), seed=0)
-        return np.array([self._meant(reply.text, mask) for (reply,), mask in zip(replies, observations.masks, strict=True)])
+        texts = list(dict.fromkeys(observations.texts))  # who is asked the same twice says the same
+        replies = dict(zip(texts, self.lm.generate(self._prompts(texts), replace(self.sampling, temperature=0.0), seed=0), strict=True))
+        return np.array([self._meant(replies[text][0].text, mask) for text, mask in zip(observations.texts, observations.masks, strict=True)])
 
     def say(self, observations: Observations) -> Sequence[Utterance]:
         """See `SpeakingPolicy`."""

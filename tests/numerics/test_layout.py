@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,15 @@ def examples(groups: int = 5, weights: float | None = None) -> list[Tokens]:
             said = rng.integers(V, size=rng.integers(1, 15))
             counts = rng.uniform(0.5, 2, len(said)) if weights is None else np.full(len(said), weights)
             found.append(Tokens(np.concatenate([prompt, said]), np.concatenate([np.zeros(len(prompt)), counts])))
-    return found
+    return found + [replace(turn, weights=turn.weights * (weights or 1.5)) for turn in story()]
+
+
+def story(turns: int = 5) -> list[Tokens]:
+    """Turns of an episode: what is shown grows, an end of its own is put to it each time, and something is said."""
+    rng = np.random.default_rng(1)
+    shown = rng.integers(V, size=20 + 3 * turns)
+    prompts = [np.concatenate([shown[: 20 + 3 * turn], [3, 4]]) for turn in range(turns)]
+    return [Tokens(np.concatenate([prompt, rng.integers(V, size=6)]), np.repeat([0.0, 1.0], [len(prompt), 6])) for prompt in prompts]
 
 
 def alone(network: Any, example: Tokens) -> Tensor:
@@ -87,12 +96,22 @@ def test_the_loss_is_that_of_transformers_on_a_padded_batch() -> None:
 def test_a_shared_prompt_gets_the_gradient_of_all_its_copies() -> None:
     network, data = model(), examples()
     shared, _ = trees(data)
-    copies = [Tree(tree.prompt, [branch]) for tree in shared for branch in tree.branches]
+    copies = [Tree(tree.prompt, [branch], [leaves]) for tree in shared for branch, leaves in zip(tree.branches, tree.leaves, strict=True)]
     assert len(shared) < len(copies)
     one, many = ([*pack(each, 64)] for each in (shared, copies))
     assert sum(rows.ids.numel() for rows in one) < sum(rows.ids.numel() for rows in many)
     a, b = (gradients(network, total(network, iter(each))) for each in (one, many))
     assert (a - b).norm() < 1e-5 * b.norm()
+
+
+def test_a_growing_story_is_read_once() -> None:
+    turns = story()
+    [tree], order = trees(turns)
+    assert len(tree.prompt) == 32 + 2 and sorted(order) == list(range(5))
+    assert {int(turn): leaves for turn, leaves in zip(order, tree.leaves, strict=True)} == {4: 34, 3: 29, 2: 26, 1: 23, 0: 20}
+    [rows] = pack([tree], 100)
+    assert rows.ids.shape == (1, 34 + 6 + 4 * (2 + 6))  # of the other prompts only the ends are read again
+    assert len(trees([turns[0], Tokens(turns[4].ids[10:], turns[4].weights[10:])])[0]) == 2  # nothing in common, nothing shared
 
 
 def test_owners_lead_back_to_the_examples() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from framework.errors import TrainingError
 from framework.interfaces import SpeakingPolicy
 from framework.lm.adapters import Full, Lora
 from framework.policies.generative import GenerativePolicy
-from framework.types import Observations, Tokens, Utterance
+from framework.types import Observations, Tokens, Transition, Utterance
 
 BATCH_SIZE = 64  # turns an update, more than are ever played
 
@@ -112,14 +113,14 @@ def test_gae_runs_over_turns() -> None:
     last = 1 - 0.3
     middle = 0 + 0.9 * 0.3 - 0.2 + 0.45 * last
     expected = [1 + 0.9 * 1.0 - 0.5 + 0.45 * second, second, 3 - 2.0, 0 + 0.9 * 0.2 - 0.1 + 0.45 * middle, middle, last]
-    torch.testing.assert_close(algo.advantages(played, played.rewards, values), torch.tensor(expected))
+    torch.testing.assert_close(algo.advantages(played, played.rewards, values, algo.gae_lambda), torch.tensor(expected))
 
 
-def test_returns_are_scaled_by_the_deviation_of_all_so_far() -> None:
+def test_returns_are_measured_by_mean_and_deviation_of_all_so_far() -> None:
     algo = algorithm("ppo_text")
     assert isinstance(algo, TextPPO)
-    assert algo.deviation(episodes([2.0], [2.0])) == 1.0
-    assert algo.deviation(episodes([1.0, 4.0], [0.0])) == pytest.approx(np.std([2, 2, 5, 0]))
+    assert algo.moments(episodes([2.0], [2.0])) == (2.0, 1.0)
+    assert algo.moments(episodes([1.0, 4.0], [0.0])) == pytest.approx((np.mean([2, 2, 5, 0]), np.std([2, 2, 5, 0])))
 
 
 def test_rloo_credits_episodes_and_reinforce_plus_plus_what_came_after() -> None:
@@ -162,6 +163,26 @@ def test_the_critic_alone_learns_while_it_warms_up(taught: Path) -> None:
     learn(policy, TwoTurns, algorithm("ppo_text", critic_warmup=1.0, total_steps=600))
     assert all(torch.equal(a, b) for a, b in zip(before, policy.lm.parameters(), strict=True))
     assert policy.critic(policy.states(["go"])).item() != 0
+
+
+class Dear(TwoTurns):
+    """The same, but its end costs ten, whatever one does."""
+
+    def act(self, action: int) -> Transition:
+        moved = super().act(action)
+        return replace(moved, reward_terms={"pay": moved.reward_terms["pay"] - 10 * moved.terminated})
+
+
+def test_what_every_episode_costs_teaches_nothing(taught: Path) -> None:
+    """Advantages are the same where the end costs ten: who ends is not to blame for it, and nobody learns to idle."""
+    seen: list[Tensor] = []
+    for world in (TwoTurns, Dear):
+        policy, algo = speaker(taught, world), algorithm("ppo_text", critic_warmup=0.0, total_steps=64)
+        torch.manual_seed(0)
+        algo.improve = lambda policy, batch, advantages, *rest: seen.append(advantages)  # type: ignore[attr-defined,misc]
+        learn(policy, world, algo)
+    alike, dear = seen[0], seen[1]
+    torch.testing.assert_close(dear, alike, rtol=0, atol=1e-4)
 
 
 def test_members_of_a_group_meet_the_same_and_gibberish_is_a_lost_turn(micro: Path) -> None:
