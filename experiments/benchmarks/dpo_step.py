@@ -108,8 +108,8 @@ def _tokens(row: dict[str, list[int]], side: str) -> Tokens:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    rounds, pairs, out = asked("dpo_step", "Preference optimisation, seconds of a step.", "pairs", arguments)
-    results = {name: compare(pairs, rounds, name == "precomputed") for name in ("default", "precomputed")}
+    given = asked("dpo_step", "Preference optimisation, seconds of a step.", "pairs", arguments)
+    results = {name: compare(given.count, given.rounds, name == "precomputed") for name in ("default", "precomputed")}
     shown = Table("TRL's reference", *COLUMNS)
     for name, found in results.items():
         for cells in lines(found, found["tokens"]):
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     Console().print(shown)
     for name, found in results.items():
         Console().print(f"{name}: {times_as_fast(found)}")
-    keep(out, {"rounds": rounds, "pairs": pairs}, results)
+    keep(given.out, {"rounds": given.rounds, "pairs": given.count}, results)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +51,31 @@ class InTurn(TrainerCallback):
         }
 
 
-def asked(name: str, description: str, unit: str, arguments: list[str] | None) -> tuple[int, int, Path | None]:
-    """Rounds, units of a step, and the file to write; one thread from here on, and no library's chatter.
+def asked(name: str, description: str, unit: str, arguments: list[str] | None, count: int = 32, **choices: Sequence[str]) -> argparse.Namespace:
+    """What the command line asks for: `rounds`, `count` units of a step and `out`, the file to write; one thread from here on, and no library's chatter.
 
     Args:
         name: of the benchmark's module.
         description: what it measures.
         unit: what a step is of, in the plural.
         arguments: of the command line.
+        count: how many units unless told.
+        choices: further options and what they may be, the usual first.
     """
     parser = argparse.ArgumentParser(prog=f"python -m experiments.benchmarks.{name}", description=description)
     parser.add_argument("--rounds", type=int, default=5, help="measured steps, after one that is not")
-    parser.add_argument(f"--{unit}", type=int, default=32, help=f"{unit} of a step")
+    parser.add_argument(f"--{unit}", dest="count", type=int, default=count, help=f"{unit} of a step")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    given = vars(parser.parse_args(arguments))
-    if min(given["rounds"], given[unit]) < 1:
+    for option, values in choices.items():
+        parser.add_argument(f"--{option}", choices=values, default=values[0])
+    given = parser.parse_args(arguments)
+    if min(given.rounds, given.count) < 1:
         parser.error(f"--rounds and --{unit} must be 1 or more")
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     disable_progress_bar()
     torch.set_num_threads(1)
-    return given["rounds"], given[unit], given["out"]
+    return given
 
 
 COLUMNS = ("way", "s/step", "tokens/s", "first loss", "last loss")
@@ -89,7 +93,7 @@ def times_as_fast(found: Mapping[str, Any]) -> str:
     return "ours is {median:.1f} times as fast ({least:.1f} to {most:.1f})".format(**found["times_as_fast"])
 
 
-def keep(out: Path | None, settings: Mapping[str, int], results: Mapping[str, Any]) -> None:
+def keep(out: Path | None, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     """Writes the file, if one was asked for."""
     if out:
         dtype = str(bfloat16_if_fast(torch.device("cpu")))

@@ -88,14 +88,14 @@ def _tokens(*sides: list[int]) -> list[Tokens]:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    rounds, pairs, out = asked("reward_step", "Reward models, seconds of a step of fitting.", "pairs", arguments)
-    found = compare(pairs, rounds)
+    given = asked("reward_step", "Reward models, seconds of a step of fitting.", "pairs", arguments)
+    found = compare(given.count, given.rounds)
     shown = Table(*COLUMNS)
     for cells in lines(found, found["tokens"]):
         shown.add_row(*cells)
     Console().print(shown)
     Console().print(times_as_fast(found))
-    keep(out, {"rounds": rounds, "pairs": pairs}, found)
+    keep(given.out, {"rounds": given.rounds, "pairs": given.count}, found)
 
 
 if __name__ == "__main__":

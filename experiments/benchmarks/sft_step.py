@@ -95,14 +95,14 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    rounds, count, out = asked("sft_step", "Supervised tuning, seconds of a step.", "examples", arguments)
-    data = examples(count)
-    found, tokens = compare(data, rounds), sum(len(x.ids) for x in data)
+    given = asked("sft_step", "Supervised tuning, seconds of a step.", "examples", arguments)
+    data = examples(given.count)
+    found, tokens = compare(data, given.rounds), sum(len(x.ids) for x in data)
     shown = Table(*COLUMNS)
     for cells in lines(found, tokens):
         shown.add_row(*cells)
     Console().print(shown, times_as_fast(found))
-    keep(out, {"rounds": rounds, "examples": count}, found)
+    keep(given.out, {"rounds": given.rounds, "examples": given.count}, found)
 
 
 if __name__ == "__main__":

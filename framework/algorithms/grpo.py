@@ -13,7 +13,7 @@ critic (`algo=ppo_text`) or a baseline that is the same for all (`algo=reinforce
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -60,23 +60,27 @@ class GRPO(PolicyGradient):
         assert isinstance(policy, SpeakingPolicy)
         self.begin(policy, run)
         worlds = [make_world() for _ in range(self.n_groups * self.group_size)]
-        groups = torch.arange(self.n_groups, device=run.device).repeat_interleave(self.group_size)
         while self.goes_on(run):
-            batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_groups, self.group_size)), run.device)
-            reference = self.reference(policy, batch)
-            advantages = group_relative(batch.totals, groups, scale=self.loss != "dr_grpo")[batch.episodes]
-            for said, draws in batch.minibatches(self.batch_size, self.n_epochs):
-                weights = self.weights(batch.turns[draws], batch)
-                for part in policy.score(said):
-                    at = draws[part.draws]
-                    terms = self.terms(part.logprobs, batch.logprobs[at], advantages[batch.turns[at]], batch.turns[at])
-                    if self.kl_coef:
-                        terms = terms + self._counters["kl_coef"] * losses.k3(part.logprobs, reference[at])
-                    loss = weights[part.draws] @ terms
-                    loss.backward()
-                    self.watch(part, batch.logprobs[at], loss)
-                self.update()
-            self.account(batch, batch.flat(self.group_size))
+            self.iterate(policy, worlds, run)
+
+    def iterate(self, policy: SpeakingPolicy, worlds: Sequence[World], run: Learning) -> None:
+        """Plays a batch of groups in so many worlds, and learns from it."""
+        batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_groups, self.group_size)), run.device)
+        groups = torch.arange(self.n_groups, device=run.device).repeat_interleave(self.group_size)
+        reference = self.reference(policy, batch)
+        advantages = group_relative(batch.totals, groups, scale=self.loss != "dr_grpo")[batch.episodes]
+        for said, draws in batch.minibatches(self.batch_size, self.n_epochs):
+            weights = self.weights(batch.turns[draws], batch)
+            for part in policy.score(said):
+                at = draws[part.draws]
+                terms = self.terms(part.logprobs, batch.logprobs[at], advantages[batch.turns[at]], batch.turns[at])
+                if self.kl_coef:
+                    terms = terms + self._counters["kl_coef"] * losses.k3(part.logprobs, reference[at])
+                loss = weights[part.draws] @ terms
+                loss.backward()
+                self.watch(part, batch.logprobs[at], loss)
+            self.update()
+        self.account(batch, batch.flat(self.group_size))
 
     def terms(self, logprobs: Tensor, old: Tensor, advantages: Tensor, turns: Tensor) -> Tensor:
         """What each draw should become, `[N]` from `[N]` each."""
