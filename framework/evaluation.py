@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from framework.interfaces import Domain, Oracle, Policy, World
-from framework.seeding import episode_seed
+from framework.seeding import chance_apart, episode_seed
 from framework.statistics import bootstrap
 from framework.types import Episode, Estimate, Floats, Ints, Observations, Step
 
@@ -67,7 +67,8 @@ def evaluate(policy: Policy, domain: Domain, split: str, episodes: int, on_episo
     worlds = [domain.make(split) for _ in range(min(_TOGETHER, episodes))]
     seats: list[_Seat] = []
     for first in range(0, episodes, _TOGETHER):
-        seats += _play(policy, oracle, worlds, split, range(first, min(first + _TOGETHER, episodes)), recorded)
+        with chance_apart(first):  # a policy that cannot but draw what it says draws the same each time, and the run goes on as it would have
+            seats += _play(policy, oracle, worlds, split, range(first, min(first + _TOGETHER, episodes)), recorded)
         on_episodes(len(seats))
     values = np.array([seat.value for seat in seats])
     names = dict.fromkeys([*domain.cost_limits, *(name for seat in seats for name in seat.costs)])

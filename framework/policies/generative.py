@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from framework.config import Count, Positive
+from framework.config import Count, NonNegative, Positive
 from framework.free_text import load_phrasebook
 from framework.interfaces import Domain, LanguageModel, SpeakingPolicy
 from framework.lm.critic import Critic
@@ -26,7 +25,9 @@ class GenerativePolicy(SpeakingPolicy):
         lm: writes.
         domain: its phrasebook understands.
         max_tokens: of a reply.
-        temperature: at which replies are drawn, and their log-probabilities taken, while it learns; the best act is written at 0.
+        temperature: at which replies are drawn, and their log-probabilities taken, while it learns.
+        evaluation_temperature: at which they are drawn when it is judged. At 0 what is likeliest is written, and a reply that is not
+            understood is then given for ever, since it changes nothing that is shown.
         critic_width: of the critic's layer.
 
     Raises:
@@ -35,11 +36,13 @@ class GenerativePolicy(SpeakingPolicy):
 
     critic: Critic
 
-    def __init__(self, lm: LanguageModel, domain: Domain, max_tokens: Count, temperature: Positive, critic_width: Count) -> None:
+    def __init__(
+        self, lm: LanguageModel, domain: Domain, max_tokens: Count, temperature: Positive, evaluation_temperature: NonNegative, critic_width: Count
+    ) -> None:
         if domain.phrases is None:
             raise ValueError(f"{domain.name}/{domain.environment} has no phrasebook, so nothing said in it is understood; use policy=likelihood or policy=head")
         self.lm, self.book, self.critic_width = lm, load_phrasebook(domain.phrases, tuple(domain.acts)), critic_width
-        self.sampling = Sampling(max_tokens, temperature)
+        self.sampling, self.judged = Sampling(max_tokens, temperature), Sampling(max_tokens, evaluation_temperature)
 
     def prepare(self, observations: Sequence[str], device: torch.device) -> None:
         """Loads the language model and makes a fresh critic."""
@@ -47,12 +50,9 @@ class GenerativePolicy(SpeakingPolicy):
         self.critic = Critic(self.lm.width, self.critic_width).to(device)
 
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:
-        """See `Policy`; -1 where nothing allowed is understood."""
-        if not deterministic:
-            return np.array([utterance.act for utterance in self.say(observations)])
-        texts = list(dict.fromkeys(observations.texts))  # who is asked the same twice says the same
-        replies = dict(zip(texts, self.lm.generate(self._prompts(texts), replace(self.sampling, temperature=0.0), seed=0), strict=True))
-        return np.array([self._meant(replies[text][0].text, mask) for text, mask in zip(observations.texts, observations.masks, strict=True)])
+        """See `Policy`; -1 where nothing allowed is understood. The best that it can do is what it says at `evaluation_temperature`."""
+        replies = self.lm.generate(self._prompts(observations.texts), self.judged if deterministic else self.sampling)
+        return np.array([self._meant(reply.text, mask) for (reply,), mask in zip(replies, observations.masks, strict=True)])
 
     def say(self, observations: Observations) -> Sequence[Utterance]:
         """See `SpeakingPolicy`."""

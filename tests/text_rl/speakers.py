@@ -101,7 +101,7 @@ def write_micro(directory: Path) -> Path:
 def fresh(micro: Path, world: type[OneTurn] = OneTurn, adapter: Full | Lora | None = None, temperature: float = 1.0) -> GenerativePolicy:
     torch.manual_seed(0)
     lm = CausalLM(str(micro), adapter=adapter or Full())
-    policy = GenerativePolicy(lm, Probe(world), max_tokens=3, temperature=temperature, critic_width=32)
+    policy = GenerativePolicy(lm, Probe(world), max_tokens=3, temperature=temperature, evaluation_temperature=0.0, critic_width=32)
     policy.prepare((), CPU)
     return policy
 
