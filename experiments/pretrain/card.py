@@ -24,15 +24,16 @@ tuned in seconds, without a download.
 - **Use**: `AutoModelForCausalLM.from_pretrained(DIRECTORY)`; the chat template comes with the tokenizer. Weights are bfloat16.
 - **Read**: {documents:,} documents, {tokens:,} tokens, each once, of these kinds (shares of the characters):
   {shares}
+- **Drilled** before it read: {drills}
 - **Trained**: {steps:,} steps of at most {step_tokens:,} tokens, AdamW, learning rate {learning_rate:g} falling to nothing, seed {seed}, {wall:.0f} minutes.
 - **Held-out loss**, nats a token: {curve}
-- **Made by**: `{command}`
+- **Made by**: {start}`{command}`
 
 ## Limits
 
 It knows no more of the world than a few hundred facts in `experiments/pretrain/talk.yaml`; outside of the kinds of text above it
 says things that are fluent and wrong. English only. It was not made safe for people: research and tests only, and nothing that it
-says about money or health is advice. It has not learnt to copy: asked what a line says that it is shown, it mostly says something else.
+says about money or health is advice.
 No document had more than {row_tokens} tokens: what comes later in a longer one it has never read.
 
 ## What it says
@@ -58,6 +59,8 @@ def card(record: Mapping[str, Any], run: Run, temperature: float) -> str:
         seed=run.settings.seed,
         wall=record["wall_s"] / 60,
         curve=", ".join(f"{loss:.3f} (step {step:,})" for step, loss in record["curve"]),
+        drills="{updates:,} updates of {tokens:,} tokens, in copying {shortest} to {longest} tokens drawn by chance".format(**settings["drills"]),
+        start=f"going on from what `{settings['start']}` held, " if settings["start"] else "",
         command=" ".join(["python run.py", *(choice for choice in run.choices if not choice.startswith("hydra."))]),
         temperature=temperature,
         samples="\n".join(map(_sample, record["samples"])),

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from framework.config import Count, Fraction, NonNegative, Positive
+from framework.config import Count, Fraction, NonNegative, NonNegativeCount, Positive
 from framework.lm.logprobs import weighted_nll
 from framework.lm.precision import computing
 
 Rows = NDArray[np.uint16]  # [R, T]
+_NO_MARK = 262  # the first token that is neither a mark nor a single byte
+_DRILL_WARMUP = 50  # updates
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,25 @@ class Optimisation:
     warmup: Fraction  # of all updates
     weight_decay: NonNegative  # of matrices
     max_grad_norm: Positive
+
+
+@dataclass(frozen=True)
+class Drills:
+    """Copying, before anything is read: tokens by chance, then the same again, of which the second time is learnt.
+
+    Text teaches a model of this size to copy late or never. Drills make the two layers that it takes (a token that knows its
+    predecessor, and one that looks for itself: Olsson et al., 2022) in a thousand updates or two.
+    """
+
+    updates: NonNegativeCount
+    tokens: Count  # of an update, about
+    shortest: Count  # tokens of what is said twice
+    longest: Count
+    learning_rate: Positive
+
+    def __post_init__(self) -> None:
+        if self.shortest > self.longest:
+            raise ValueError(f"drills.shortest: at most drills.longest = {self.longest}, not {self.shortest}")
 
 
 def build_model(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
@@ -108,6 +129,27 @@ def learn(model: LlamaForCausalLM, rows: Rows, how: Optimisation, seed: int, tel
         optimizer.zero_grad()
         schedule.step()
         tell(update, {"train/loss": total.item() / count, "train/learning_rate": rate})
+
+
+def drill(model: LlamaForCausalLM, how: Drills, max_grad_norm: float, seed: int, tell: Callable[[int, Mapping[str, float]], None]) -> None:
+    """Teaches to copy; arguments as of `learn`, `drill/loss` is the loss of the second time in nats a token."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    generator, begin = torch.Generator().manual_seed(seed), int(model.config.bos_token_id)  # type: ignore[arg-type]
+    model.train()
+    for update in range(1, how.updates + 1):
+        length = int(torch.randint(how.shortest, how.longest + 1, (1,), generator=generator))
+        said = torch.randint(_NO_MARK, model.config.vocab_size, (max(1, how.tokens // (2 * length)), length), generator=generator)
+        ids = torch.cat([torch.full((len(said), 1), begin), said, said], dim=1).to(model.device)
+        with computing(model.device):
+            states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, length + 1 : -1].flatten(0, 1)
+            targets = ids[:, length + 2 :].flatten()
+            mean = weighted_nll(states, model.lm_head.weight, targets, torch.full(targets.shape, 1 / len(targets), device=model.device))
+        mean.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+        optimizer.param_groups[0]["lr"] = how.learning_rate * min(1.0, update / _DRILL_WARMUP)
+        optimizer.step()
+        optimizer.zero_grad()
+        tell(update, {"drill/loss": mean.item()})
 
 
 def steps(rows: int, how: Optimisation) -> int:

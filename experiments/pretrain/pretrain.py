@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.pretrain.card import card
 from experiments.pretrain.corpus import SPLIT, Shares, corpus, source, worlds
-from experiments.pretrain.learning import Optimisation, Shape, build_model, held_out_loss, learn, steps
+from experiments.pretrain.learning import Drills, Optimisation, Shape, build_model, drill, held_out_loss, learn, steps
 from experiments.pretrain.student import TEMPERATURE, Student
 from experiments.pretrain.templates import talk
 from experiments.pretrain.tokenizer import pack, texts, tokens, train_tokenizer
@@ -39,14 +40,16 @@ class Pretrain(Experiment):
     """Writes the text, trains a tokenizer and a model on it, and leaves both in Hugging Face layout with a card.
 
     Args:
+        start: a directory that an earlier run has left, whose tokenizer and model go on learning; null: from nothing.
+        drills: copying, before anything is read.
         text: what is read.
-        vocabulary: entries of the tokenizer, bytes and marks included.
+        vocabulary: entries of the tokenizer, bytes and marks included; of a start they stay as they are, and so does its shape.
         shape: of the model.
         optimisation: how it learns.
         points: looks at the held-out loss and at sample answers; at each the model is saved.
     """
 
-    def __init__(self, text: Text, vocabulary: Count, shape: Shape, optimisation: Optimisation, points: Count) -> None:
+    def __init__(self, start: str | None, drills: Drills, text: Text, vocabulary: Count, shape: Shape, optimisation: Optimisation, points: Count) -> None:
         if vocabulary > 2**16:
             raise ValueError(f"vocabulary: token ids are kept as 16-bit numbers, so at most 65536, not {vocabulary}")
         if optimisation.row_tokens > shape.context:
@@ -54,17 +57,18 @@ class Pretrain(Experiment):
         for name in text.sources:
             if name not in options("data"):
                 raise ValueError(f"text.sources: no data={name}{near(name, options('data'))}")
-        self.text, self.vocabulary, self.shape, self.optimisation, self.points = text, vocabulary, shape, optimisation, points
+        self.start, self.drills, self.text, self.vocabulary, self.shape = start, drills, text, vocabulary, shape
+        self.optimisation, self.points = optimisation, points
 
     def run(self, run: Run) -> bool:
         """See `Experiment`."""
         start = time.monotonic()
         places = worlds()
         documents = corpus(places, [source(name) for name in self.text.sources], self.text.shares, self.text.characters, run.settings.seed)
-        tokenizer = train_tokenizer(texts(documents), self.vocabulary, self.shape.context)
+        tokenizer = AutoTokenizer.from_pretrained(self.start) if self.start else train_tokenizer(texts(documents), self.vocabulary, self.shape.context)
         learnt, held = (pack(part, self.optimisation.row_tokens, tokenizer.pad_token_id) for part in self._split(tokens(tokenizer, documents)))
         torch.manual_seed(run.settings.seed)
-        model: torch.nn.Module = build_model(self.shape, tokenizer)
+        model: Any = AutoModelForCausalLM.from_pretrained(self.start, dtype=torch.float32) if self.start else build_model(self.shape, tokenizer)
         student = Student(model.to(run.device), tokenizer)
         record: dict[str, Any] = {
             "parameters": student.model.num_parameters(),
@@ -74,6 +78,7 @@ class Pretrain(Experiment):
             "curve": [],
         }
         print(", ".join(f"{value:,} {key}" for key, value in record.items() if key != "curve"), flush=True)
+        self._drill(run, student)
         with progress("pretrain", record["steps"]) as tell:
 
             def after(update: int, metrics: Mapping[str, float]) -> None:
@@ -86,6 +91,18 @@ class Pretrain(Experiment):
 
             learn(student.model, learnt, self.optimisation, run.settings.seed, after)
         return True
+
+    def _drill(self, run: Run, student: Student) -> None:
+        """Teaches to copy, if that is asked for."""
+        if not self.drills.updates:
+            return
+        with progress("drills", self.drills.updates) as tell:
+
+            def after(update: int, metrics: Mapping[str, float]) -> None:
+                tell(update, f"loss {metrics['drill/loss']:.3f}")
+                run.tracker.log(metrics, update)
+
+            drill(student.model, self.drills, self.optimisation.max_grad_norm, run.settings.seed, after)
 
     def _split(self, documents: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
         """Documents to learn from, and some that are not among those; none longer than a row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections import Counter
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from experiments.pretrain import corpus, templates
 from experiments.pretrain import pretrain as procedure
-from experiments.pretrain.learning import Optimisation, Shape, build_model, loss
+from experiments.pretrain.learning import Drills, Optimisation, Shape, build_model, drill, loss
 from experiments.pretrain.tokenizer import MARKS, pack, tokens, train_tokenizer
 from framework.assemble import assemble
 from framework.config import CONF, load_domain
@@ -29,6 +30,7 @@ SMALL = (  # seconds on any machine
     "experiment.text={characters: 250000, sources: [], held_out: 40, shares: {demonstrations: 2, episodes: 2, observations: 1, reading: 2, data: 0, talk: 3}}",
     "experiment.shape={layers: 2, hidden: 64, heads: 2, kv_heads: 1, feedforward: 128, context: 512}",
     "experiment.optimisation={row_tokens: 256, batch_rows: 2, learning_rate: 0.01}",
+    "experiment.drills={updates: 4, tokens: 64, shortest: 3, longest: 5}",
     "experiment.vocabulary=1000",
     "experiment.points=2",
 )
@@ -45,15 +47,19 @@ def desk() -> Domain:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, desk: Domain) -> Path:
     """Where a miniature run has left its model."""
-    directory = tmp_path_factory.mktemp("pretrain")
+    return pretrained(tmp_path_factory.mktemp("pretrain"), desk)
+
+
+def pretrained(directory: Path, desk: Domain, *more: str) -> Path:
+    arguments = ["experiment=pretrain", *SMALL, *more]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=["experiment=pretrain", *SMALL], return_hydra_config=True)
+        config = compose("config", overrides=arguments, return_hydra_config=True)
     chosen = dict(config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(procedure, "worlds", lambda: [desk])
-        experiment, run = assemble(config, directory, chosen, SMALL, None)
+        experiment, run = assemble(config, directory, chosen, arguments[1:], None)
         assert experiment.run(run)
     return directory / "model"
 
@@ -88,6 +94,29 @@ def test_the_directory_is_what_transformers_reads(made: Path) -> None:
 def test_the_card_says_how_it_was_made(made: Path) -> None:
     card = (made / "README.md").read_text()
     assert "experiment.points=2" in card and "seed 0" in card and "reading 20%" in card and "> What is a kettle?" in card
+
+
+def test_a_drill_is_learnt_from_its_second_time_alone(reader: PreTrainedTokenizerBase) -> None:
+    torch.manual_seed(0)
+    model = build_model(Shape(1, 16, 2, 1, 32, 64), reader)
+    before = copy.deepcopy(model)
+    told: list[float] = []
+    drill(model, Drills(1, 30, 5, 5, 1e-3), 1.0, 7, lambda update, metrics: told.append(metrics["drill/loss"]))
+    chance = torch.Generator().manual_seed(7)
+    torch.randint(5, 6, (1,), generator=chance)
+    said = torch.randint(262, len(reader), (3, 5), generator=chance)
+    ids = torch.cat([torch.full((3, 1), reader.bos_token_id), said, said], dim=1)
+    likely = before(input_ids=ids).logits.log_softmax(-1)[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
+    assert told == [pytest.approx(-float(likely[:, 6:].mean()), abs=1e-5)]  # what the first token of the second time is nobody can know
+    assert not torch.equal(model.lm_head.weight, before.lm_head.weight)
+
+
+@pytest.mark.slow
+def test_it_goes_on_from_where_an_earlier_run_ended(made: Path, desk: Domain, tmp_path: Path) -> None:
+    again = pretrained(tmp_path, desk, f"experiment.start={made}")
+    assert AutoTokenizer.from_pretrained(again).get_vocab() == AutoTokenizer.from_pretrained(made).get_vocab()
+    first, second = (json.loads((place / "checkpoint.json").read_text())["curve"] for place in (made, again))
+    assert second[0][1] < first[-1][1] and str(made) in (again / "README.md").read_text()
 
 
 def test_a_prompt_is_the_beginning_of_its_conversation(reader: PreTrainedTokenizerBase) -> None:
@@ -141,7 +170,7 @@ def test_a_document_in_a_row_is_read_as_if_it_stood_alone(reader: PreTrainedToke
 
 def test_held_out_documents_are_not_learnt() -> None:
     text, how = procedure.Text(1000, corpus.Shares(1, 1, 1, 1, 0, 1), (), 3), Optimisation(4, 1, 1e-3, 0.1, 0.0, 1.0)
-    experiment = procedure.Pretrain(text, 300, Shape(1, 8, 1, 1, 8, 8), how, 1)
+    experiment = procedure.Pretrain(None, Drills(0, 1, 1, 1, 1e-3), text, 300, Shape(1, 8, 1, 1, 8, 8), how, 1)
     learnt, held = experiment._split([[1], [2], [3, 3], [1], [4], [5, 5, 5, 5, 5], [3, 3]])
     assert held == [[1], [2], [3, 3]] and learnt == [[4]]
 
