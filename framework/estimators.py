@@ -146,11 +146,10 @@ def menu(truth: Truth) -> list[Estimator]:
         Estimator("group mean, / deviation", "group", _relative(True), per_episode),
         Estimator("group mean, / length", "group", _relative(False), lambda e: mean_of_sequences(e.owners)),
         Estimator("GRPO: / deviation, / length", "group", _relative(True), lambda e: mean_of_sequences(e.owners)),
-        Estimator("DAPO: / deviation, / turns", "group", _relative(True), per_turn),
+        Estimator("DAPO, algo=grpo: / deviation, / turns", "group", _relative(True), per_turn),
         Estimator("turn index (verl#7244)", "turn index", turn_index, per_episode),
         Estimator("turn index, corrected", "turn index", turn_index_corrected, per_episode, unbiased=True),
         *(_gae(name, critic, trust) for name, critic in critics.items() for trust in (0.0, 0.95, 1.0)),
-        Estimator("algo=grpo, grpo", "as run", _relative(True), per_turn),
         Estimator("algo=ppo_text, perfect critic", "as run", lambda e: _whitened_gae(e, values), per_turn, grouped=False, whole=True),
     ]
 

@@ -243,10 +243,10 @@ def algorithm(name: str, **changed: Any) -> PolicyGradient:
         ("reinforce", {"advantage": "rloo"}, "RLOO"),
         ("reinforce", {"advantage": "reinforce_plus_plus"}, "REINFORCE++"),
         ("grpo", {"loss": "dr_grpo"}, "group mean (Dr. GRPO)"),
-        ("grpo", {"loss": "grpo"}, "algo=grpo, grpo"),
-        ("grpo", {"loss": "gspo"}, "algo=grpo, grpo"),
-        ("grpo", {"loss": "cispo"}, "algo=grpo, grpo"),
-        ("grpo", {"loss": "dapo"}, "DAPO: / deviation, / turns"),
+        ("grpo", {"loss": "grpo"}, "DAPO, algo=grpo: / deviation, / turns"),
+        ("grpo", {"loss": "gspo"}, "DAPO, algo=grpo: / deviation, / turns"),
+        ("grpo", {"loss": "cispo"}, "DAPO, algo=grpo: / deviation, / turns"),
+        ("grpo", {"loss": "dapo"}, "DAPO, algo=grpo: / deviation, / turns"),
         ("ppo_text", {}, "algo=ppo_text, perfect critic"),  # its fresh critic says everywhere what episodes came to on average
     ],
 )
