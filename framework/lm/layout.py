@@ -71,7 +71,7 @@ def trees(examples: Sequence[Tokens]) -> tuple[list[Tree], Ints]:
     left = np.argsort(-contexts, kind="stable")
     while len(left):
         prompt = table[left[0], : contexts[left[0]]]
-        shared = np.minimum((table[left, : len(prompt)] == prompt).cumprod(axis=1).sum(axis=1), contexts[left])
+        shared = (table[left, : len(prompt)] == prompt).cumprod(axis=1).sum(axis=1)
         joins = shared >= (1 - _OWN) * contexts[left]
         members, leaves = left[joins], shared[joins]
         branches = [Tokens(examples[i].ids[cut:], examples[i].weights[cut:]) for i, cut in zip(members, leaves, strict=True)]

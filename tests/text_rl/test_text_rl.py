@@ -22,6 +22,7 @@ from framework.errors import TrainingError
 from framework.interfaces import SpeakingPolicy
 from framework.lm.adapters import Full, Lora
 from framework.policies.generative import GenerativePolicy
+from framework.seeding import chance_apart
 from framework.types import Observations, Tokens, Transition, Utterance
 
 BATCH_SIZE = 64  # turns an update, more than are ever played
@@ -197,6 +198,18 @@ def test_an_act_that_is_forbidden_is_not_understood(taught: Path) -> None:
     policy, nothing = speaker(taught), np.zeros((4, len(ACTS)), bool)
     shown = Observations(["go"] * 4, nothing, np.zeros((4, 0), np.int64))
     assert policy.act(shown).tolist() == policy.act(shown, deterministic=True).tolist() == [-1] * 4
+
+
+def test_a_policy_is_judged_by_what_it_draws_and_the_run_does_not_notice(taught: Path) -> None:
+    policy, shown = speaker(taught), Observations(["go"] * 32, np.ones((32, len(ACTS)), bool), np.zeros((32, 0), np.int64))
+    assert len(set(policy.act(shown, deterministic=True).tolist())) == 1  # at temperature 0
+    policy.judged = policy.sampling
+    before = torch.get_rng_state()
+    with chance_apart(1):
+        first = policy.act(shown, deterministic=True).tolist()
+    with chance_apart(1):
+        assert policy.act(shown, deterministic=True).tolist() == first
+    assert len(set(first)) > 1 and torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("name", ["grpo", "reinforce", "ppo_text"])
