@@ -24,7 +24,7 @@ tuned in seconds, without a download.
 - **Use**: `AutoModelForCausalLM.from_pretrained(DIRECTORY)`; the chat template comes with the tokenizer. Weights are bfloat16.
 - **Read**: {documents:,} documents, {tokens:,} tokens, each once, of these kinds (shares of the characters):
   {shares}
-- **Drilled** before it read: {drills}
+- **Drilled**, in copying tokens drawn by chance: {drills}
 - **Trained**: {steps:,} steps of at most {step_tokens:,} tokens, AdamW, learning rate {learning_rate:g} falling to nothing, seed {seed}, {wall:.0f} minutes.
 - **Held-out loss**, nats a token: {curve}
 - **Made by**: {start}`{command}`
@@ -43,6 +43,8 @@ The likeliest answer, and one drawn at temperature {temperature}.
 {samples}
 """
 
+_DRILLS = "{updates:,} updates of {tokens:,} tokens before it read ({shortest} to {longest} to be copied), and {beside} tokens in every step beside"
+
 
 def card(record: Mapping[str, Any], run: Run, temperature: float) -> str:
     """The text of README.md, from what is known of a run and its settings."""
@@ -59,8 +61,8 @@ def card(record: Mapping[str, Any], run: Run, temperature: float) -> str:
         seed=run.settings.seed,
         wall=record["wall_s"] / 60,
         curve=", ".join(f"{loss:.3f} (step {step:,})" for step, loss in record["curve"]),
-        drills="{updates:,} updates of {tokens:,} tokens, in copying {shortest} to {longest} tokens drawn by chance".format(**settings["drills"]),
-        start=f"going on from what `{settings['start']}` held, " if settings["start"] else "",
+        drills=_DRILLS.format(**settings["drills"]),
+        start=f"going on from the model that lay in `{settings['start']}` (`experiments/LOG.md`), " if settings["start"] else "",
         command=" ".join(["python run.py", *(choice for choice in run.choices if not choice.startswith("hydra."))]),
         temperature=temperature,
         samples="\n".join(map(_sample, record["samples"])),

@@ -50,21 +50,29 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class Drills:
-    """Copying, before anything is read: tokens by chance, then the same again, of which the second time is learnt.
+    """Copying: tokens by chance, then the same again, of which the second time is learnt.
 
-    Text teaches a model of this size to copy late or never. Drills make the two layers that it takes (a token that knows its
-    predecessor, and one that looks for itself: Olsson et al., 2022) in a thousand updates or two.
+    Text teaches a model of this size to copy late or never. Drills before anything is read make the two layers that it takes (a token
+    that knows its predecessor, and one that looks for itself: Olsson et al., 2022) in a thousand updates or two, with little to copy at
+    first and ever more; drills beside the text keep it from forgetting them again.
     """
 
-    updates: NonNegativeCount
-    tokens: Count  # of an update, about
+    updates: NonNegativeCount  # before anything is read
+    tokens: Count  # of such an update, about
     shortest: Count  # tokens of what is said twice
-    longest: Count
+    longest: Count  # in the end
     learning_rate: Positive
+    beside: NonNegativeCount  # tokens of drills in every update while it reads, about
 
     def __post_init__(self) -> None:
         if self.shortest > self.longest:
             raise ValueError(f"drills.shortest: at most drills.longest = {self.longest}, not {self.shortest}")
+
+    def draw(self, tokens: int, longest: int, vocabulary: int, begin: int, generator: torch.Generator) -> Tensor:
+        """Rows `[R, 1 + 2 n]`: a mark of beginning, n tokens, and the same again."""
+        length = int(torch.randint(self.shortest, longest + 1, (1,), generator=generator))
+        said = torch.randint(_NO_MARK, vocabulary, (max(1, tokens // (2 * length)), length), generator=generator)
+        return torch.cat([torch.full((len(said), 1), begin), said, said], dim=1)
 
 
 def build_model(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
@@ -101,16 +109,18 @@ def loss(model: LlamaForCausalLM, rows: Rows) -> tuple[Tensor, int]:
     return weighted_nll(states[told], model.lm_head.weight, targets, torch.ones_like(targets, dtype=torch.float32)), len(targets)
 
 
-def learn(model: LlamaForCausalLM, rows: Rows, how: Optimisation, seed: int, tell: Callable[[int, Mapping[str, float]], None]) -> None:
-    """Reads all rows once, in random order.
+def learn(model: LlamaForCausalLM, rows: Rows, how: Optimisation, drills: Drills, seed: int, tell: Callable[[int, Mapping[str, float]], None]) -> None:
+    """Reads all rows once, in random order, with drills beside.
 
     Args:
         model: trained in place.
         rows: see `loss`.
         how: see `Optimisation`.
+        drills: see `Drills`; their mean loss is added to that of the text.
         seed: of the order.
-        tell: hears after every update of the updates made, with `train/loss` (nats a token) and `train/learning_rate`.
+        tell: hears after every update of the updates made, with `train/loss` (nats a token), `train/learning_rate` and `drill/loss`.
     """
+    generator, begin = torch.Generator().manual_seed(seed + 1), int(model.config.bos_token_id)  # type: ignore[arg-type]
     updates = steps(len(rows), how)
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     vectors = [weight for weight in model.parameters() if weight.ndim == 1]
@@ -124,11 +134,17 @@ def learn(model: LlamaForCausalLM, rows: Rows, how: Optimisation, seed: int, tel
         with computing(model.device):
             total, count = loss(model, batch)
         (total / count).backward()
+        metrics = {"train/loss": total.item() / count, "train/learning_rate": rate}
+        if drills.beside:
+            with computing(model.device):
+                copied = copying_loss(model, drills.draw(drills.beside, drills.longest, model.config.vocab_size, begin, generator))
+            copied.backward()
+            metrics["drill/loss"] = copied.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), how.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        tell(update, {"train/loss": total.item() / count, "train/learning_rate": rate})
+        tell(update, metrics)
 
 
 def drill(model: LlamaForCausalLM, how: Drills, max_grad_norm: float, seed: int, tell: Callable[[int, Mapping[str, float]], None]) -> None:
@@ -137,19 +153,23 @@ def drill(model: LlamaForCausalLM, how: Drills, max_grad_norm: float, seed: int,
     generator, begin = torch.Generator().manual_seed(seed), int(model.config.bos_token_id)  # type: ignore[arg-type]
     model.train()
     for update in range(1, how.updates + 1):
-        length = int(torch.randint(how.shortest, how.longest + 1, (1,), generator=generator))
-        said = torch.randint(_NO_MARK, model.config.vocab_size, (max(1, how.tokens // (2 * length)), length), generator=generator)
-        ids = torch.cat([torch.full((len(said), 1), begin), said, said], dim=1).to(model.device)
         with computing(model.device):
-            states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, length + 1 : -1].flatten(0, 1)
-            targets = ids[:, length + 2 :].flatten()
-            mean = weighted_nll(states, model.lm_head.weight, targets, torch.full(targets.shape, 1 / len(targets), device=model.device))
+            longest = how.shortest + round((how.longest - how.shortest) * update / how.updates)
+            mean = copying_loss(model, how.draw(how.tokens, longest, model.config.vocab_size, begin, generator))
         mean.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
         optimizer.param_groups[0]["lr"] = how.learning_rate * min(1.0, update / _DRILL_WARMUP)
         optimizer.step()
         optimizer.zero_grad()
         tell(update, {"drill/loss": mean.item()})
+
+
+def copying_loss(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
+    """Mean negative log-likelihood of what is said the second time, but for its first token, which nobody can know; rows as of `Drills.draw`."""
+    ids, length = rows.to(model.device), rows.shape[1] // 2
+    states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, length + 1 : -1].flatten(0, 1)
+    targets = ids[:, length + 2 :].flatten()
+    return weighted_nll(states, model.lm_head.weight, targets, torch.full(targets.shape, 1 / len(targets), device=model.device))
 
 
 def steps(rows: int, how: Optimisation) -> int:

@@ -41,7 +41,7 @@ class Pretrain(Experiment):
 
     Args:
         start: a directory that an earlier run has left, whose tokenizer and model go on learning; null: from nothing.
-        drills: copying, before anything is read.
+        drills: copying, before anything is read and beside it.
         text: what is read.
         vocabulary: entries of the tokenizer, bytes and marks included; of a start they stay as they are, and so does its shape.
         shape: of the model.
@@ -89,7 +89,7 @@ class Pretrain(Experiment):
                     record["wall_s"] = round(time.monotonic() - start)
                     self._point(run, student, record, prompts(places))
 
-            learn(student.model, learnt, self.optimisation, run.settings.seed, after)
+            learn(student.model, learnt, self.optimisation, self.drills, run.settings.seed, after)
         return True
 
     def _drill(self, run: Run, student: Student) -> None:

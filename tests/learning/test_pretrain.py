@@ -30,7 +30,7 @@ SMALL = (  # seconds on any machine
     "experiment.text={characters: 250000, sources: [], held_out: 40, shares: {demonstrations: 2, episodes: 2, observations: 1, reading: 2, data: 0, talk: 3}}",
     "experiment.shape={layers: 2, hidden: 64, heads: 2, kv_heads: 1, feedforward: 128, context: 512}",
     "experiment.optimisation={row_tokens: 256, batch_rows: 2, learning_rate: 0.01}",
-    "experiment.drills={updates: 4, tokens: 64, shortest: 3, longest: 5}",
+    "experiment.drills={updates: 4, tokens: 64, shortest: 3, longest: 5, beside: 32}",
     "experiment.vocabulary=1000",
     "experiment.points=2",
 )
@@ -101,7 +101,7 @@ def test_a_drill_is_learnt_from_its_second_time_alone(reader: PreTrainedTokenize
     model = build_model(Shape(1, 16, 2, 1, 32, 64), reader)
     before = copy.deepcopy(model)
     told: list[float] = []
-    drill(model, Drills(1, 30, 5, 5, 1e-3), 1.0, 7, lambda update, metrics: told.append(metrics["drill/loss"]))
+    drill(model, Drills(1, 30, 5, 5, 1e-3, 0), 1.0, 7, lambda update, metrics: told.append(metrics["drill/loss"]))
     chance = torch.Generator().manual_seed(7)
     torch.randint(5, 6, (1,), generator=chance)
     said = torch.randint(262, len(reader), (3, 5), generator=chance)
@@ -170,7 +170,7 @@ def test_a_document_in_a_row_is_read_as_if_it_stood_alone(reader: PreTrainedToke
 
 def test_held_out_documents_are_not_learnt() -> None:
     text, how = procedure.Text(1000, corpus.Shares(1, 1, 1, 1, 0, 1), (), 3), Optimisation(4, 1, 1e-3, 0.1, 0.0, 1.0)
-    experiment = procedure.Pretrain(None, Drills(0, 1, 1, 1, 1e-3), text, 300, Shape(1, 8, 1, 1, 8, 8), how, 1)
+    experiment = procedure.Pretrain(None, Drills(0, 1, 1, 1, 1e-3, 0), text, 300, Shape(1, 8, 1, 1, 8, 8), how, 1)
     learnt, held = experiment._split([[1], [2], [3, 3], [1], [4], [5, 5, 5, 5, 5], [3, 3]])
     assert held == [[1], [2], [3, 3]] and learnt == [[4]]
 
