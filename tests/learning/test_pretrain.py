@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from experiments.pretrain import corpus, templates
 from experiments.pretrain import pretrain as procedure
-from experiments.pretrain.learning import Drills, Optimisation, Shape, build_model, drill, loss
+from experiments.pretrain.learning import Drills, Optimisation, Shape, build_model, drill, learn, loss
 from experiments.pretrain.tokenizer import MARKS, pack, tokens, train_tokenizer
 from framework.assemble import assemble
 from framework.config import CONF, load_domain
@@ -30,7 +30,7 @@ SMALL = (  # seconds on any machine
     "experiment.text={characters: 250000, sources: [], held_out: 40, shares: {demonstrations: 2, episodes: 2, observations: 1, reading: 2, data: 0, talk: 3}}",
     "experiment.shape={layers: 2, hidden: 64, heads: 2, kv_heads: 1, feedforward: 128, context: 512}",
     "experiment.optimisation={row_tokens: 256, batch_rows: 2, learning_rate: 0.01}",
-    "experiment.drills={updates: 4, tokens: 64, shortest: 3, longest: 5, beside: 32}",
+    "experiment.drills={updates: 4, tokens: 64, shortest: 3, longest: 5, beside: 0}",
     "experiment.vocabulary=1000",
     "experiment.points=2",
 )
@@ -106,9 +106,20 @@ def test_a_drill_is_learnt_from_its_second_time_alone(reader: PreTrainedTokenize
     torch.randint(5, 6, (1,), generator=chance)
     said = torch.randint(262, len(reader), (3, 5), generator=chance)
     ids = torch.cat([torch.full((3, 1), reader.bos_token_id), said, said], dim=1)
-    likely = before(input_ids=ids).logits.log_softmax(-1)[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
+    likely = before(input_ids=ids).logits.detach().log_softmax(-1)[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
     assert told == [pytest.approx(-float(likely[:, 6:].mean()), abs=1e-5)]  # what the first token of the second time is nobody can know
     assert not torch.equal(model.lm_head.weight, before.lm_head.weight)
+
+
+def test_drills_go_on_beside_the_text(reader: PreTrainedTokenizerBase) -> None:
+    told: list[set[str]] = []
+    rows, how = np.full((2, 8), 262, np.uint16), Optimisation(8, 1, 1e-3, 0.1, 0.0, 1.0)
+    for beside in (0, 20):
+        torch.manual_seed(0)
+        model = build_model(Shape(1, 16, 2, 1, 32, 64), reader)
+        learn(model, rows, how, Drills(0, 1, 2, 4, 1e-3, beside), 0, lambda update, metrics: told.append(set(metrics)))
+    text = {"train/loss", "train/learning_rate"}
+    assert told == [text, text, text | {"drill/loss"}, text | {"drill/loss"}]
 
 
 @pytest.mark.slow
