@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -81,7 +82,10 @@ def test_interrupted_and_resumed_is_uninterrupted(small: tuple[str, ...], finish
 
 @pytest.mark.slow
 def test_over_fitting_is_told_and_stops_the_run(small: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start_here(tmp_path / "run", *small, "algo.n_epochs=40", "experiment.curve_points=20", "experiment.patience=2")
+    """Answers by chance can be learnt by heart, and what is learnt so is worse than nothing on other questions."""
+    rng, data = random.Random(0), tmp_path / "chance.csv"
+    data.write_text("Prompt,Completion\n" + "".join(f"{rng.randrange(10**6)},{rng.choice('abcdefgh')}\n" for _ in range(60)))
+    start_here(tmp_path / "run", *small, f"data={data}", "algo.n_epochs=40", "experiment.curve_points=20", "experiment.patience=2")
     found = summary(tmp_path / "run")
     assert "early" in found["stopped"] and found["updates"] < 160
     assert found["best"][0] < found["updates"]
