@@ -23,7 +23,7 @@ def seed_everything(seed: int) -> None:
 @contextmanager
 def chance_apart(seed: int) -> Iterator[None]:
     """For a while torch's draws are those of another seed; afterwards it goes on as if nothing had been drawn."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 

@@ -34,10 +34,14 @@ _RATE, _CLIP, _BETA, _WORDS = 1e-5, 1.0, 0.1, 4_096
 _CPU = torch.device("cpu")
 
 
-def write_model(directory: Path) -> None:
-    """4.2 million parameters of random weights, and a tokenizer of one word a token; 0 is padding and 1 the end."""
+SMALL: dict[str, int] = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4}
+"""4.2 million parameters."""
+
+
+def write_model(directory: Path, shape: dict[str, int] = SMALL) -> None:
+    """Random weights, and a tokenizer of one word a token; 0 is padding and 1 the end."""
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": _WORDS}
+    sizes: dict[str, Any] = {**shape, "vocab_size": _WORDS}
     LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True, pad_token_id=0, bos_token_id=None, eos_token_id=1)).save_pretrained(directory)
     inner = Tokenizer(models.WordLevel({f"w{number}": number for number in range(_WORDS)}, unk_token="w2"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

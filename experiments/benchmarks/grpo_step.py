@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from experiments.benchmarks.dpo_step import SMALL, write_model
 from experiments.benchmarks.in_turn import COLUMNS, InTurn, asked, keep, lines, times_as_fast
 from framework.algorithms.grpo import GRPO
 from framework.environments import TextWorld
@@ -37,23 +37,8 @@ from framework.types import Bools, Sampling, Transition
 
 _RATE, _CLIP, _WORDS, _GROUP, _PROMPT = 1e-5, 1.0, 4_096, 8, 64
 _CPU = torch.device("cpu")
-SIZES: dict[str, dict[str, int]] = {
-    "4M": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4},
-    "100M": {"hidden_size": 768, "intermediate_size": 2_048, "num_hidden_layers": 14, "num_attention_heads": 12},
-}
+SIZES = {"4M": SMALL, "100M": {"hidden_size": 768, "intermediate_size": 2_048, "num_hidden_layers": 14, "num_attention_heads": 12}}
 """Of random Llamas, by how many parameters they have."""
-
-
-def write_model(directory: Path, size: str) -> None:
-    """Random weights, and a tokenizer of one word a token; 0 is padding and 1 the end."""
-    torch.manual_seed(0)
-    shape: dict[str, Any] = SIZES[size]
-    LlamaForCausalLM(LlamaConfig(vocab_size=_WORDS, **shape, tie_word_embeddings=True, pad_token_id=0, bos_token_id=None, eos_token_id=1)).save_pretrained(
-        directory
-    )
-    inner = Tokenizer(models.WordLevel({f"w{number}": number for number in range(_WORDS)}, unk_token="w2"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="w0", eos_token="w1").save_pretrained(directory)
 
 
 def text(rng: np.random.Generator) -> str:
@@ -144,7 +129,7 @@ def compare(prompts: int, rounds: int, size: str, adapter: str, new: int) -> dic
     ours = Lora() if adapter == "lora" else Full()
     with tempfile.TemporaryDirectory() as place:
         model = Path(place) / "model"
-        write_model(model, size)
+        write_model(model, SIZES[size])
         settings = GRPOConfig(
             output_dir=place, per_device_train_batch_size=prompts * _GROUP, num_generations=_GROUP, max_completion_length=new, max_steps=rounds + 1,
             learning_rate=_RATE, lr_scheduler_type="constant", max_grad_norm=_CLIP, use_cpu=True, bf16=bfloat16_if_fast(_CPU) == torch.bfloat16,

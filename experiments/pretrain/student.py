@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from framework.seeding import chance_apart
+
 _ANSWER_TOKENS = 48
 TEMPERATURE = 0.7  # of sampled answers
 
@@ -36,8 +38,7 @@ class Student:
         drawing = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         learning = self.model.training
         self.model.eval()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with chance_apart(seed):
             said = self.model.generate(**read, **drawing, max_new_tokens=_ANSWER_TOKENS)
         self.model.train(learning)
         return [text.strip() for text in self.tokenizer.batch_decode(said[:, read["input_ids"].shape[1] :], skip_special_tokens=True)]

@@ -34,8 +34,8 @@ def test_a_step_from_sampling_to_the_update(tmp_path: Path) -> None:
     grpo_step.main(["--rounds", "1", "--prompts", "1", "--out", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())["results"]
     assert set(found) == {"full, 32", "full, 64", "lora, 32", "lora, 64"}
-    for case in found.values():  # advantages within a group sum to nothing, but for replies that end early
-        assert case["ours"]["losses"] == pytest.approx([0, 0], abs=0.05) and case["trl"]["losses"] == pytest.approx([0, 0], abs=0.05)
+    for case in found.values():  # advantages within a group sum to nothing, and the first pass is on-policy
+        assert case["ours"]["losses"] == pytest.approx(case["trl"]["losses"], abs=1e-3)
 
 
 def test_every_way_over_the_head_computes_the_same() -> None:
