@@ -26,7 +26,7 @@ from framework.reward_summary import print_fit
 from framework.statistics import bootstrap
 from framework.teachers import words
 from framework.turn_reward import TurnReward, described
-from framework.types import Estimate, Floats, Preference
+from framework.types import Estimate, Floats, Preference, Step
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 _GOLD = ("chosen_gold", "rejected_gold")  # columns that tell the gold of each side, where a file has them
@@ -119,15 +119,20 @@ class FitReward(Experiment):
 
     def _judge(self, reward: FittedReward, pairs: Sequence[Preference]) -> dict[str, Any]:
         """A fitted reward on the test pairs."""
-        reward.metrics()
         ahead, truth = _ahead(reward, pairs), Truth.of(pairs)
-        told = agreement(ahead, truth, calibrated=True) | dict(reward.metrics())
+        told = agreement(ahead, truth, calibrated=True)
+        told |= {sign: float(np.mean(found)) for sign, found in reward.doubts(_steps(pairs)).items()}
         if all(name in pair.chosen.fields for pair in pairs for name in _GOLD):
             told |= _beside_gold(reward, pairs)
         right, subsets = hits(ahead, truth), [pair.chosen.fields.get(self.subset) for pair in pairs]
         found = {name: right[[subset == name for subset in subsets]] for name in dict.fromkeys(subsets) if name is not None}
         told["by_subset"] = {name: float(np.nanmean(part)) for name, part in found.items() if np.isfinite(part).any()}
         return told
+
+
+def _steps(pairs: Sequence[Preference]) -> list[Step]:
+    """All turns of both sides, as a reward is asked about them."""
+    return [Step(*turn, {}, {}) for pair in pairs for side in (pair.chosen, pair.rejected) for turn in turns_of(side)]
 
 
 def _ahead(reward: FittedReward, pairs: Sequence[Preference]) -> Floats:

@@ -15,7 +15,7 @@ from framework.errors import CheckpointError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
 from framework.interfaces import Algorithm, Learning, RewardModel, Tuning, World
-from framework.ledger import beside_gold, entry, exploited
+from framework.ledger import beside_gold, entry, exploited, warned
 from framework.plots import learning_curve
 from framework.progress import progress
 from framework.report import write_report
@@ -75,7 +75,8 @@ class Train(Experiment):
         summary, evaluations = judge(run, self.episodes, run.algorithm.constrained)
         summary |= {key: record[key] for key in ("before", "best", "env_steps")} | {"wall_s": round(record["wall_s"] + time.monotonic(), 1)}
         if reward is not None:
-            summary["climbed"] = {"ledger": record["ledger"], "exploited": exploited(record["curve"], record["ledger"])}
+            ledger = record["ledger"]
+            summary["climbed"] = {"ledger": ledger, "exploited": exploited(record["curve"], ledger), "warned": warned(ledger)}
         write_json(run.directory / "summary.json", summary)
         write_report(summary, evaluations, run.directory, run.title)
         run.tracker.log({f"final/{name}": summary[name]["mean"] for name in ("return", "score", "score_known")}, record["env_steps"])

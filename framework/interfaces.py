@@ -357,6 +357,10 @@ class RewardModel(ABC):
     def score(self, turns: Sequence[Step]) -> Floats:
         """A reward for each turn of an episode, `[T]`; NaN where it abstains."""
 
+    def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
+        """Signs that its scores of these turns may not be trusted: by name a number a turn, `[T]`, the larger the less."""
+        return {}
+
     def metrics(self) -> Mapping[str, float]:
         """What is worth logging of the scores since this was last asked, by name."""
         return {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from framework.interfaces import RewardModel, World
-from framework.ledger import KEPT, Pair
+from framework.ledger import KEPT, Account
 from framework.types import Bools, Grounds, Step
 
 
@@ -20,19 +21,20 @@ class RewardedWorld(World):
     Args:
         world: what is played.
         reward: what pays; asked at every step, with the observation that was shown and the name of the act.
-        episodes: the domain's own return, and what the reward paid, of the last episodes that ended; worlds that learn together share it.
+        episodes: accounts of the last that ended; worlds that learn together share them.
     """
 
-    def __init__(self, world: World, reward: RewardModel, episodes: list[Pair]) -> None:
+    def __init__(self, world: World, reward: RewardModel, episodes: list[Account]) -> None:
         self.world, self.reward, self.episodes = world, reward, episodes
+        self.turns: list[Step]  # of the episode so far, as are gold and paid: its return, and what the reward paid
         self.acts, self.max_steps = world.acts, world.max_steps
         self.action_space, self.observation_space = world.action_space, world.observation_space
         self.metadata, self.render_mode = world.metadata, world.render_mode
-        self.gold = self.paid = 0.0  # of the episode so far
+        self._begin()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """See `gymnasium.Env`."""
-        self.gold = self.paid = 0.0
+        self._begin()
         return self.world.reset(seed=seed, options=options)
 
     def step(self, action: int) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -61,19 +63,26 @@ class RewardedWorld(World):
 
     def get_state(self) -> dict[str, Any]:
         """See `World`."""
-        return {"world": self.world.get_state(), "gold": self.gold, "paid": self.paid}
+        return {"world": self.world.get_state(), "gold": self.gold, "paid": self.paid, "turns": [asdict(turn) for turn in self.turns]}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `World`."""
         self.world.set_state(state["world"])
         self.gold, self.paid = float(state["gold"]), float(state["paid"])
+        self.turns = [Step(**turn) for turn in state["turns"]]
+
+    def _begin(self) -> None:
+        self.gold = self.paid = 0.0
+        self.turns = []
 
     def _paid(self, shown: str, act: str, moved: tuple[Any, ...]) -> tuple[str, float, bool, bool, dict[str, Any]]:
         text, gold, terminated, truncated, info = moved
-        score = float(self.reward.score([Step(shown, act, info["reward_terms"], info["costs"], info["proxy"])])[0])
+        self.turns.append(Step(shown, act, info["reward_terms"], info["costs"], info["proxy"]))
+        score = float(self.reward.score(self.turns[-1:])[0])
         reward = 0.0 if np.isnan(score) else score
         self.gold, self.paid = self.gold + float(gold), self.paid + reward
         if terminated or truncated:
-            self.episodes.append((self.gold, self.paid))
+            doubts = {sign: float(np.mean(found)) for sign, found in self.reward.doubts(self.turns).items()}
+            self.episodes.append({"gold": self.gold, "reward": self.paid, **doubts})
             del self.episodes[:-KEPT]
         return text, reward, terminated, truncated, info

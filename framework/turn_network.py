@@ -7,7 +7,7 @@ dimension, and what the reader gives is shared. M: members, T: turns, U: distinc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,16 +68,23 @@ class Places:
 
 
 class Bilinear(nn.Module):
-    """(Pᵀ Σx + p) · (Qᵀa + q) / W, with the features x of an observation's lines and a of the act's: both main effects are in it."""
+    """(Pᵀ Σx + p) · (Qᵀa + q) / W, with the features x of an observation's lines and a of the act's: both main effects are in it.
+
+    What is summed up there is what the network makes of a turn.
+    """
 
     def __init__(self, members: int, features: int, width: int) -> None:
         super().__init__()
         self.observation, self.act = (MemberLinear(members, features, width) for _ in range(2))
 
-    def forward(self, features: Tensor, places: Places) -> Tensor:
-        """Scores `[M, T]` from `[U, F]`."""
-        observed = places.sums(features @ self.observation.weight) + self.observation.bias
-        return (observed * self.act(features[places.acts])).mean(dim=2)
+    def embed(self, features: Tensor, places: Places) -> Tensor:
+        """What it makes of turns, `[M, T, W]`, from `[U, F]`."""
+        observed: Tensor = places.sums(features @ self.observation.weight) + self.observation.bias
+        return observed * self.act(features[places.acts])
+
+    def score(self, embedded: Tensor) -> Tensor:
+        """Scores `[M, T]` of what was made of turns."""
+        return embedded.mean(dim=2)
 
 
 class Perceptron(nn.Module):
@@ -86,17 +93,24 @@ class Perceptron(nn.Module):
     def __init__(self, members: int, features: int, width: int) -> None:
         super().__init__()
         self.line, self.act = (nn.Sequential(MemberLinear(members, features, width), nn.ReLU(), MemberLinear(members, width, width)) for _ in range(2))
-        self.score = nn.Sequential(MemberLinear(members, 3 * width, width), nn.ReLU(), MemberLinear(members, width, 1))
+        self.both = nn.Sequential(MemberLinear(members, 3 * width, width), nn.ReLU())
+        self.last = MemberLinear(members, width, 1)
 
-    def forward(self, features: Tensor, places: Places) -> Tensor:
-        """Scores `[M, T]` from `[U, F]`."""
+    def embed(self, features: Tensor, places: Places) -> Tensor:
+        """What it makes of turns, `[M, T, W]`, from `[U, F]`."""
         distinct, which = places.acts.unique(return_inverse=True)
         observed, done = (layer_norm(part, part.shape[-1:]) for part in (places.sums(self.line(features)), self.act(features[distinct])[:, which]))
-        scores: Tensor = self.score(torch.cat([observed, done, observed * done], dim=2)).squeeze(2)
+        embedded: Tensor = self.both(torch.cat([observed, done, observed * done], dim=2))
+        return embedded
+
+    def score(self, embedded: Tensor) -> Tensor:
+        """Scores `[M, T]` of what was made of turns."""
+        scores: Tensor = self.last(embedded).squeeze(2)
         return scores
 
 
-_NETWORKS = {"linear": Bilinear, "mlp": Perceptron}
+_RIDGE = 1e-3  # of the mean variance
+_NETWORKS: Mapping[str, type[Bilinear | Perceptron]] = {"linear": Bilinear, "mlp": Perceptron}
 
 
 class TurnNetwork(nn.Module):
@@ -114,6 +128,8 @@ class TurnNetwork(nn.Module):
         self.reader, self.lines = reader, LineTable(reader, cache)
         self.dropout = nn.Dropout(shape.dropout)
         self.networks = _NETWORKS[shape.network](members, reader.shape[0] * reader.shape[1], shape.width)
+        self.register_buffer("centre", torch.zeros(members, shape.width))
+        self.register_buffer("precision", torch.zeros(members, shape.width, shape.width))
 
     def numbers(self, turns: Sequence[Turn]) -> list[Ints]:
         """For each turn the number of its act's line, then those of its observation's lines; empty lines say nothing."""
@@ -123,6 +139,27 @@ class TurnNetwork(nn.Module):
 
     def forward(self, numbers: Sequence[Ints]) -> Tensor:
         """Scores `[T, M]` of turns as `numbers` gives them."""
+        scores: Tensor = self.networks.score(self._embed(numbers)).T
+        return scores
+
+    @torch.no_grad()
+    def remember(self, numbers: Sequence[Ints]) -> None:
+        """Keeps mean and covariance of what it makes of the turns it was fitted to, with a little ridge: what never varies must not weigh without end."""
+        embedded = self._embed(numbers).double()
+        self.centre = embedded.mean(dim=1).float()
+        away = embedded - embedded.mean(dim=1, keepdim=True)
+        covariance = away.mT @ away / len(numbers)
+        ridge = _RIDGE * covariance.diagonal(dim1=1, dim2=2).mean(dim=1) + torch.finfo(torch.float32).tiny
+        self.precision = torch.linalg.inv(covariance + ridge[:, None, None] * torch.eye(covariance.shape[1], device=covariance.device)).float()
+
+    @torch.no_grad()
+    def distances(self, numbers: Sequence[Ints]) -> Tensor:
+        """How far turns lie from those remembered, `[T]`: Mahalanobis' distance, squared, over W, mean over members; about 1 among those themselves."""
+        away = self._embed(numbers) - self.centre[:, None]
+        squared = torch.einsum("mti,mij,mtj->mt", away, self.precision, away)
+        return squared.mean(dim=0) / away.shape[2]
+
+    def _embed(self, numbers: Sequence[Ints]) -> Tensor:
         distinct, rows = np.unique(np.concatenate(numbers), return_inverse=True)
         empty = int(distinct[0] == 0)  # the number of no line: its features are nought
         features = self.lines.features(distinct[empty:]).flatten(1)
@@ -130,5 +167,5 @@ class TurnNetwork(nn.Module):
         starts = np.cumsum([0, *(len(turn) for turn in numbers[:-1])])
         lines, offsets = np.delete(rows, starts), starts - np.arange(len(numbers))
         places = Places(*(torch.as_tensor(part, device=features.device) for part in (lines, offsets, rows[starts])))
-        scores: Tensor = self.networks(features, places).T
-        return scores
+        embedded: Tensor = self.networks.embed(features, places)
+        return embedded

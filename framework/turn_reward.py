@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,9 +22,10 @@ from framework.fitted_reward import RECORD, Backward, FittedReward, Fitting, ask
 from framework.interfaces import Learning
 from framework.lm.encoder import LineEncoder
 from framework.turn_network import Shape, TurnNetwork
-from framework.types import Floats, Ints, Preference
+from framework.types import Floats, Ints, Preference, Step
 
 _WEIGHTS = "reward.safetensors"
+_REMEMBERED = 4_096  # turns from which distances are measured, of those that it was fitted to
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ class TurnReward(FittedReward):
             raise ValueError(f"reader: {type(reader).__name__} is no reader of lines; choose another: +lm@reward.reader=minilm")
         self.reader, self.shape, self.cache = reader, shape, cache
         self._network: TurnNetwork | None = None
+        self._fitted_to: list[Ints] = []
 
     def on(self, reader: LineEncoder) -> Self:
         """The same reward on another reader, not fitted."""
         twin = copy.copy(self)
-        twin.reader, twin.path, twin._network, twin._known = reader, None, None, {}
+        twin.reader, twin.path, twin._network, twin._known, twin._fitted_to = reader, None, None, {}, []
         return twin
 
     @property
@@ -76,6 +78,8 @@ class TurnReward(FittedReward):
         self.reader.fit(sorted({line for observation, act in turns for line in (*observation.split("\n"), act) if line}))
         network = self._assemble(run.device)
         pairs = self._pairs(preferences, turns, run)
+        few = np.random.default_rng(run.seed).permutation(len(turns))[:_REMEMBERED]
+        self._fitted_to = [pairs.turns[turn] for turn in few]
 
         def backward(rows: Ints) -> float:
             network.train()
@@ -93,8 +97,19 @@ class TurnReward(FittedReward):
         scores: Tensor = network(network.numbers(turns))
         return scores.double().cpu().numpy()
 
+    def fit(self, preferences: Sequence[Preference], run: Learning) -> None:
+        """See `FittedReward`."""
+        super().fit(preferences, run)
+        self._remember()
+
+    def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
+        """`distance`: from the turns that it was fitted to, as its own network sees them (`TurnNetwork.distances`)."""
+        network = self._fitted().eval()
+        return {"distance": network.distances(network.numbers([(turn.observation, turn.act) for turn in turns])).double().cpu().numpy()}
+
     def save(self, directory: Path) -> None:
         """Writes `reward.safetensors` (members, the reader's statistics and its adapter, not its frozen weights) and `reward.json`."""
+        self._remember()
         state = {key: value.detach().cpu().contiguous() for key, value in self._fitted().state_dict().items()}
         save_file(state, directory / _WEIGHTS)
         (directory / RECORD).write_text(json.dumps(self._record(), indent=1), encoding="utf-8")
@@ -122,6 +137,11 @@ class TurnReward(FittedReward):
         if lacking := [key for key in (*lacking, *strange) if key in network.state_dict() or key in found]:
             raise CheckpointError(f"{directory}: its weights do not fit: {', '.join(lacking[:4])}")
         self._known.clear()
+
+    def _remember(self) -> None:
+        """Has the network keep what it makes, as it is now, of the turns that it was fitted to; one that was loaded knows it already."""
+        if self._fitted_to:
+            self._fitted().eval().remember(self._fitted_to)
 
     def _fitted(self) -> TurnNetwork:
         if self._network is None:

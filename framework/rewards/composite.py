@@ -42,6 +42,10 @@ class Composite(RewardModel):
         total = np.sum([self.weights[name] * score for name, score in scores.items()], axis=0)
         return total if self.gate is None else np.where((scores[self.gate] > 0) | np.isnan(total), total, 0.0)
 
+    def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
+        """Those of its parts."""
+        return {f"{name}/{sign}": found for name, part in self.parts.items() for sign, found in part.doubts(turns).items()}
+
     def metrics(self) -> Mapping[str, float]:
         """The mean of each part before its weight, and what the parts say themselves."""
         means = {name: float(np.mean(paid)) for name, paid in self._paid.items() if paid}

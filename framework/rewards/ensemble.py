@@ -6,7 +6,7 @@ A policy that is trained on a fitted reward finds where it errs; members that sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from framework.fitted_reward import Fitting
 from framework.lm.encoder import LineEncoder
 from framework.turn_network import Shape
 from framework.turn_reward import TurnReward
-from framework.types import Floats
+from framework.types import Floats, Step
 
 Aggregation = Literal["mean", "worst", "uncertainty_weighted", "lower_confidence_bound"]
 
@@ -48,18 +48,15 @@ class Ensemble(TurnReward):
     ) -> None:
         super().__init__(reader, path, shape, fitting, cache)
         self.members, self.aggregation, self.caution, self.bootstrap = members, aggregation, caution, bootstrap
-        self._spreads: list[float] = []
 
     def aggregate(self, scores: Floats) -> Floats:
         """See `FittedReward`."""
-        self._spreads.extend(scores.std(axis=1))
         return combined(scores, self.aggregation, self.caution)
 
-    def metrics(self) -> Mapping[str, float]:
-        """Mean standard deviation of the members' scores over the turns scored since this was last asked."""
-        told = {"disagreement": float(np.mean(self._spreads))} if self._spreads else {}
-        self._spreads.clear()
-        return told
+    def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
+        """See `TurnReward`, and `disagreement`: the standard deviation of the members' scores."""
+        scores = self.member_scores([(turn.observation, turn.act) for turn in turns])
+        return {**super().doubts(turns), "disagreement": np.asarray(scores.std(axis=1))}
 
 
 def combined(scores: Floats, aggregation: Aggregation, caution: float) -> Floats:

@@ -62,6 +62,10 @@ class Guard(RewardModel):
             )
         return scores
 
+    def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
+        """See `RewardModel`."""
+        return self.reward.doubts(turns)
+
     def metrics(self) -> Mapping[str, float]:
         """Share of turns without a reward, and what the reward says itself."""
         share = {"abstained": self._abstained / self._scored} if self._scored else {}

@@ -43,6 +43,7 @@ class Finished:
     effort: int  # environment steps, or updates
     wall_s: float
     tuned: bool  # a language model on data; otherwise a policy in a world
+    climbed: Mapping[str, Any] | None  # what its ledger says, where it learnt from another reward than gold
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def _read(path: Path) -> Finished:
         int(summary["updates" if tuned else "env_steps"]),
         float(summary["wall_s"]),
         tuned,
+        summary.get("climbed"),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import matplotlib
 from rich.table import Table
@@ -61,6 +61,7 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
         scores = [[row.name, _seeds(row), *(_cell(row, name) for name in SCORES), *_effort(row)] for row in here]
         yield Sheet(subject, ["policy", "seeds", *SCORES.values(), "steps", "time"], scores)
         yield from _within_limits(subject, here)
+        yield from _signals(subject, here)
         for split in (name for name in here[0].estimates if name not in SCORES):
             names = [split, *(f"{split}/{lead}" for lead in LEADS)]
             outcomes = [[row.name, _seeds(row), *(_cell(row, name) for name in names)] for row in here]
@@ -74,6 +75,21 @@ def _within_limits(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
     for columns in dict.fromkeys(filter(None, names.values())):
         lines = [[row.name, _seeds(row), *(_cell(row, name) for name in columns)] for row in rows if names[row.name] == columns]
         yield Sheet(f"{world}: within cost limits (constrained optimum 1)", ["policy", "seeds", *(name.removeprefix(WITHIN) for name in columns)], lines)
+
+
+def _signals(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
+    """How often each signal gave warning where a reward was exploited, how early, and how often where none was."""
+    ledgers = [run.climbed for row in rows for run in row.runs if run.climbed]
+    exploited, honest = ([found for found in ledgers if bool(found["exploited"]) is wanted] for wanted in (True, False))
+    lines = []
+    for name in dict.fromkeys(name for found in ledgers for name in found["warned"]):
+        leads = [found["exploited"]["onset"] - step for found in exploited if (step := found["warned"].get(name)) is not None]
+        asked, alarms = (sum(name in found["warned"] for found in some) for some in (exploited, honest)), [found["warned"].get(name) for found in honest]
+        hits, false = (f"{count} of {of}" for count, of in zip((len(leads), sum(step is not None for step in alarms)), asked, strict=True))
+        lines.append([name, hits, f"{median(leads):,.0f} ({min(leads):,.0f} to {max(leads):,.0f})" if leads else "", false])
+    if lines:
+        columns = ["signal", "warned of an exploit", "steps before gold was seen to fall", "warned of none"]
+        yield Sheet(f"{world}: signals while another reward than gold was climbed", columns, lines)
 
 
 def _of_models(data: str, rows: Sequence[Row], names: Sequence[str]) -> Sheet:

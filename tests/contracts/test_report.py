@@ -138,6 +138,22 @@ def test_runs_within_limits_have_a_sheet_of_their_own(tmp_path: Path) -> None:
     assert sheet.lines == [["ppo_lagrangian, lm=minilm, no warm start", "1 seed", interval, interval, "0.120", "0.120"]]
 
 
+def climbed(onset: int | None, **warned: int | None) -> dict[str, Any]:
+    return {"ledger": [], "exploited": None if onset is None else {"onset": onset}, "warned": warned}
+
+
+def test_signals_are_judged_by_the_runs_that_were_exploited_and_by_those_that_were_not(tmp_path: Path) -> None:
+    ledgers = [climbed(900, distance=400, correlation=None), climbed(700, distance=600, correlation=800), climbed(None, distance=300, correlation=None)]
+    ledgers += [climbed(500, correlation=500)]  # of a reward that doubts nothing
+    for seed, ledger in enumerate(ledgers):
+        write(tmp_path / str(seed), summary(seed=seed, reward="ensemble", climbed=ledger))
+    sheet = next(sheet for sheet in sheets(rows([tmp_path])) if "signals" in sheet.title)
+    assert [list(line) for line in sheet.lines] == [
+        ["distance", "2 of 2", "300 (100 to 500)", "1 of 1"],
+        ["correlation", "2 of 3", "-50 (-100 to 0)", "0 of 1"],
+    ]
+
+
 def test_one_seed_keeps_its_own_interval(tmp_path: Path) -> None:
     (row,) = policies(write(tmp_path / "run", summary(score=0.5)))
     assert row.estimates["score"] == Estimate(0.5, 0.45, 0.55)

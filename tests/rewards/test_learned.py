@@ -57,17 +57,35 @@ def test_preferences_are_recovered(network: Any) -> None:
     assert np.corrcoef(given, [worth(*turn) for turn in seen])[0, 1] > 0.95
 
 
-def test_an_ensemble_recovers_them_too_and_tells_its_disagreement() -> None:
+def test_an_ensemble_recovers_them_too_and_doubts_what_is_strange() -> None:
     reward = ensemble()
     reward.fit(PAIRS, learning())
     assert agreement(reward) > -0.03
-    known, strange = [Step("it rains", "sail", {}, {})], [Step("it rains\n" * 9, "sail", {}, {})]
-    reward.metrics()
-    reward.score(known)
-    near = reward.metrics()["disagreement"]
-    reward.score(strange)
-    assert 0 < near < reward.metrics()["disagreement"]
-    assert reward.metrics() == {}
+    doubts = reward.doubts([Step("it rains", "sail", {}, {}), Step("it rains\n" * 9, "sail", {}, {})])
+    for known, strange in doubts.values():
+        assert 0 < known < strange
+    assert doubts.keys() == {"distance", "disagreement"}
+
+
+@pytest.mark.parametrize("network", ["linear", "mlp"])
+def test_distances_are_mahalanobis_and_kept_with_the_weights(network: Any, tmp_path: Path) -> None:
+    reward = single(Shape(network, 16, 0.0), BRIEF)
+    reward.fit(PAIRS[:200], learning())
+    turns = _turns(PAIRS[:200])
+    found = reward.doubts([Step(*turn, {}, {}) for turn in turns])["distance"]
+    network_ = reward._fitted()
+    with torch.no_grad():
+        made = network_._embed(network_.numbers(turns))[0].double().numpy()
+    covariance = np.cov(made.T, bias=True)
+    covariance += np.eye(16) * 1e-3 * covariance.trace() / 16
+    away = made - made.mean(axis=0)
+    np.testing.assert_allclose(found, np.einsum("ti,ij,tj->t", away, np.linalg.inv(covariance), away) / 16, rtol=1e-3, atol=1e-4)
+    assert 0.2 < found.mean() <= 1
+
+    reward.save(tmp_path)
+    again = single(Shape(network, 16, 0.0), BRIEF)
+    again.load(tmp_path, torch.device("cpu"))
+    np.testing.assert_allclose(again.doubts([Step(*turn, {}, {}) for turn in turns])["distance"], found, rtol=1e-5)
 
 
 def test_members_are_those_that_would_be_fitted_alone() -> None:

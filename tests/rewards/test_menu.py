@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from framework.config import build, load_domain
 from framework.errors import ConfigError
 from framework.exploration import ExploringStarts
 from framework.interfaces import RewardModel
-from framework.ledger import Pair
+from framework.ledger import Account
 from framework.rewarded import RewardedWorld
 from framework.rewards.composite import Composite
 from framework.rewards.gold import Gold
+from framework.rewards.guard import Guard
 from framework.rewards.proxy import Proxy
 from framework.types import Floats, Step
 
@@ -73,7 +75,7 @@ def test_a_composite_from_settings() -> None:
 
 
 def test_a_world_under_another_reward_keeps_account_of_its_own() -> None:
-    domain, returns = load_domain("finance", "SuitabilityDesk"), list[Pair]()
+    domain, returns = load_domain("finance", "SuitabilityDesk"), list[Account]()
     plain, paid = domain.make("train"), RewardedWorld(domain.make("train"), Proxy(), returns)
     assert plain.reset(seed=7)[0] == paid.reset(seed=7)[0]
     gold, liked, rng, ended = 0.0, 0.0, np.random.default_rng(0), False
@@ -86,7 +88,27 @@ def test_a_world_under_another_reward_keeps_account_of_its_own() -> None:
         told, proxy, terminated, truncated, info = paid.step(act)
         assert (told, proxy) == (text, info["proxy"])
         gold, liked, ended = gold + float(reward), liked + proxy, terminated or truncated
-    assert returns == [(pytest.approx(gold), pytest.approx(liked))] * 2  # the last act was taken twice
+    assert returns == [{"gold": pytest.approx(gold), "reward": pytest.approx(liked)}] * 2  # the last act was taken twice
+
+
+class Doubtful(Fixed):
+    """Doubts each turn as much as its number."""
+
+    def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
+        return {"doubt": np.arange(len(turns), dtype=float)}
+
+
+def test_an_account_has_the_mean_doubt_over_the_turns_of_the_episode() -> None:
+    composite, accounts = Composite({"it": Doubtful(1.0), "gold": Gold()}, {"it": 1.0, "gold": 1.0}, None), list[Account]()
+    world = RewardedWorld(load_domain("finance", "SuitabilityDesk").make("train"), Guard(composite, 0.05), accounts)
+    for seed in (3, 4):
+        world.reset(seed=seed)
+        turns = 0
+        while len(accounts) < seed - 2:
+            world.set_state(json.loads(json.dumps(world.get_state())))
+            world.step(int(np.flatnonzero(world.action_mask())[0]))
+            turns += 1
+        assert accounts[-1]["it/doubt"] == (turns - 1) / 2
 
 
 def test_an_abstention_pays_nothing() -> None:
