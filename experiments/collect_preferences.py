@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,9 @@ from framework.seeding import episode_seed
 from framework.teachers import Pool, Segment, Teacher, Verdict, words
 
 COURTESIES = ("Thank you.", "Certainly.", "Of course.", "I am glad to help.", "Thanks for telling me.", "With pleasure.")
+Cast = Callable[[int, np.random.Generator], Behaviour]
+"""Who plays which side of a pair, the first or the second."""
+_JUDGED = "test"  # the split with pairs that nobody is asked about
 _BLOCK = 128  # pairs played side by side
 _DRAWS = 50  # a pair, before there is said to be too little to ask about
 
@@ -85,6 +89,9 @@ class CollectPreferences(Experiment):
     "label", "probability", "margin"}` as `framework.types.Preference` has them; besides, the gold of both sides, who played them, and the
     seed of the episode.
 
+    The test file also has pairs that nobody is asked about, of who plays best and who exploits the domain's proxy, where these do otherwise: a reward
+    that knows no better falls for them. Its column `subset` tells them, `hack`, from the others, `players`.
+
     Args:
         teacher: who judges. Its gold is measured by the spread of gold over a pool of such episodes of the training split.
         pairs: to write, by split of the domain; 0: no file.
@@ -92,6 +99,7 @@ class CollectPreferences(Experiment):
         behaviours: who plays: references of the oracle, or `policy`, the one of `checkpoint=DIR`; how often against the others,
             0: never.
         wander: shares of acts that are taken at random instead; an episode has one of them.
+        hacks: how many of the pairs that nobody is asked about, where the domain's proxy can be exploited.
         pool: episodes in the pool.
         words: whether acts are put in words of the domain's phrasebook; they are said by their names otherwise.
         courtesy: share of the episodes in words in which courtesies are said too.
@@ -104,6 +112,7 @@ class CollectPreferences(Experiment):
         layout: Literal["episode", "turn"],
         behaviours: Mapping[str, NonNegative],
         wander: Sequence[Fraction],
+        hacks: NonNegativeCount,
         pool: Count,
         words: bool,
         courtesy: Fraction,
@@ -115,7 +124,7 @@ class CollectPreferences(Experiment):
         if teacher.style_bias and not words:
             raise ValueError("the teacher likes courtesy, of which the names of acts have none; set experiment.words=true or teacher.style_bias=0")
         self.teacher, self.pairs, self.layout, self.pool = teacher, pairs, layout, pool
-        self.behaviours, self.wander, self.words, self.courtesy = behaviours, wander, words, courtesy
+        self.behaviours, self.wander, self.hacks, self.words, self.courtesy = behaviours, wander, hacks, words, courtesy
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
@@ -164,7 +173,7 @@ class CollectPreferences(Experiment):
     def _pool(self, stage: Stage, seed: int) -> Pool:
         """Gold of what is to be judged."""
         rng = np.random.default_rng([seed, 0])
-        drawn = self._pairs(stage, "train", rng)
+        drawn = self._pairs(stage, "train", rng, self._player)
         returns: list[float] = []
         with progress("pool", self.pool) as tell:
             while len(returns) < self.pool:
@@ -178,7 +187,7 @@ class CollectPreferences(Experiment):
     def _write(self, path: Path, split: str, stage: Stage, pool: Pool, rng: np.random.Generator) -> dict[str, float]:
         """The file of a split; returns what was written."""
         tally, wanted = Tally(), self.pairs[split]
-        drawn = self._pairs(stage, split, rng)
+        drawn = self._pairs(stage, split, rng, self._player)
         with path.open("w", encoding="utf-8") as file, progress(split, wanted) as tell:
             while tally.rows < wanted:
                 first, second = next(drawn)
@@ -193,22 +202,39 @@ class CollectPreferences(Experiment):
                 if tally.alike + tally.skipped > _DRAWS * wanted:
                     rule = f"of {_DRAWS} times as many, only {tally.rows} were worth asking about; ask for fewer, or let more behaviours play"
                     raise ConfigError(f"experiment.pairs.{split}", rule)
+            if split == _JUDGED and stage.plays("proxy_optimum"):
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in islice(self._hacks(stage, rng), self.hacks))
         return tally.summary()
+
+    def _hacks(self, stage: Stage, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+        """Lines of a file whose chosen side is the optimum's; fewer than asked for where the two seldom differ."""
+        sides = (Behaviour("optimum"), Behaviour("proxy_optimum"))
+        for best, hack in islice(self._pairs(stage, _JUDGED, rng, lambda side, _: sides[side]), _DRAWS * self.hacks):
+            if hack.segment("regret").gold.sum() < best.segment("regret").gold.sum():
+                yield self._line(best, hack, 1.0, 1.0, "hack")
 
     def _row(self, first: Side, second: Side, verdict: Verdict, tally: Tally) -> dict[str, Any]:
         """A line of a file; what was liked comes first, of a tie what was drawn first."""
         turned = verdict.label == 0.0
         chosen, rejected = (second, first) if turned else (first, second)
-        liked, other = (float(side.segment(self.teacher.gold).gold.sum()) for side in (chosen, rejected))
+        liked, other = self._gold(chosen, rejected)
         probability = 1 - verdict.probability if turned else verdict.probability
         tally.rows += 1
         if verdict.label != 0.5:
             tally.margins.append(liked - other)
             tally.probabilities.append(probability)
             tally.longer += words(chosen.said) > words(rejected.said)
+        return self._line(chosen, rejected, 0.5 if verdict.label == 0.5 else 1.0, probability, "players")
+
+    def _gold(self, *sides: Side) -> list[float]:
+        return [float(side.segment(self.teacher.gold).gold.sum()) for side in sides]
+
+    def _line(self, chosen: Side, rejected: Side, label: float, probability: float, subset: str) -> dict[str, Any]:
+        """What stands in a file."""
+        liked, other = self._gold(chosen, rejected)
         return {
             **_shown(chosen, rejected, self.layout),
-            "label": 0.5 if verdict.label == 0.5 else 1.0,
+            "label": label,
             "probability": round(probability, 6),
             "margin": round(liked - other, 6),
             "chosen_gold": round(liked, 6),
@@ -216,34 +242,37 @@ class CollectPreferences(Experiment):
             "chosen_by": str(chosen.played.role.behaviour),
             "rejected_by": str(rejected.played.role.behaviour),
             "episode": chosen.played.role.seed,
+            "subset": subset,
         }
 
-    def _pairs(self, stage: Stage, split: str, rng: np.random.Generator) -> Iterator[tuple[Side, Side]]:
+    def _pairs(self, stage: Stage, split: str, rng: np.random.Generator, cast: Cast) -> Iterator[tuple[Side, Side]]:
         """Endless pairs of what two players did with the same client; episodes are numbered on from one drawn by chance."""
         number = int(rng.integers(2**27))
         while True:
             seeds = [episode_seed(split, number + place) for place in range(_BLOCK)]
             number += _BLOCK
             if self.layout == "episode":
-                played = stage.play([self._role(seed, rng) for seed in seeds for _ in range(2)])
+                played = stage.play([self._role(seed, rng, cast(side, rng)) for seed in seeds for side in range(2)])
                 sides = [Side(one, range(len(one.acts))) for one in played]
                 yield from zip(sides[::2], sides[1::2], strict=True)
             else:
-                yield from self._turns(stage, seeds, rng)
+                yield from self._turns(stage, seeds, rng, cast)
 
-    def _turns(self, stage: Stage, seeds: Sequence[int], rng: np.random.Generator) -> Iterator[tuple[Side, Side]]:
+    def _turns(self, stage: Stage, seeds: Sequence[int], rng: np.random.Generator, cast: Cast) -> Iterator[tuple[Side, Side]]:
         """In a situation of each episode that leaves a choice: what its player did, and what another does there."""
         firsts, roles = list[Side](), list[Role]()
-        for played in stage.play([self._role(seed, rng) for seed in seeds]):
+        for played in stage.play([self._role(seed, rng, cast(0, rng)) for seed in seeds]):
             if open_turns := [turn for turn, choices in enumerate(played.choices) if choices > 1]:
                 turn = int(rng.choice(open_turns))
                 firsts.append(Side(played, range(turn, turn + 1)))
-                roles.append(self._role(played.role.seed, rng, tuple(played.acts[:turn]), turn + 1))
+                roles.append(self._role(played.role.seed, rng, cast(1, rng), tuple(played.acts[:turn]), turn + 1))
         yield from ((first, Side(second, first.turns)) for first, second in zip(firsts, stage.play(roles), strict=True))
 
-    def _role(self, seed: int, rng: np.random.Generator, script: tuple[int, ...] = (), turns: int | None = None) -> Role:
-        """Who plays an episode, by chance."""
-        behaviour = Behaviour(chosen_by_lot(self.behaviours, rng), self.wander[int(rng.integers(len(self.wander)))])
+    def _player(self, _: int, rng: np.random.Generator) -> Behaviour:
+        """Who plays, by chance."""
+        return Behaviour(chosen_by_lot(self.behaviours, rng), self.wander[int(rng.integers(len(self.wander)))])
+
+    def _role(self, seed: int, rng: np.random.Generator, behaviour: Behaviour, script: tuple[int, ...] = (), turns: int | None = None) -> Role:
         return Role(seed, behaviour, int(rng.integers(2**62)), bool(rng.random() < self.courtesy), script, turns)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,10 +42,14 @@ class FitReward(Experiment):
         controls: other readers, by name, on which the same reward is fitted for comparison; None: none.
         plain: what is fitted on them where the reward itself is none that reads lines.
         subset: column of the data by which accuracy is told apart, where rows have it.
+        apart: a subset that nothing else is measured by: pairs that are meant to deceive.
     """
 
-    def __init__(self, curve_points: Count, patience: NonNegativeCount, controls: dict[str, LineEncoder] | None, plain: TurnReward, subset: str) -> None:
-        self.curve_points, self.patience, self.controls, self.plain, self.subset = curve_points, patience, controls or {}, plain, subset
+    def __init__(
+        self, curve_points: Count, patience: NonNegativeCount, controls: dict[str, LineEncoder] | None, plain: TurnReward, subset: str, apart: str
+    ) -> None:
+        self.curve_points, self.patience, self.controls, self.plain = curve_points, patience, controls or {}, plain
+        self.subset, self.apart = subset, apart
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
@@ -63,10 +68,10 @@ class FitReward(Experiment):
                 self._fit(run, control, pairs, Path(kept) / "checkpoint", f"fit on {name}")
         summary = {
             **run.identity,
-            "pairs": {split: len(found) for split, found in pairs.items()},
+            "pairs": {split: len(self._measured(found)) for split, found in pairs.items()},
             **record,
             "test": self._judge(reward, pairs["test"]),
-            "controls": {name: self._judge(control, pairs["test"]) for name, control in controls.items()} | _by_length(pairs["test"]),
+            "controls": {name: self._judge(control, pairs["test"]) for name, control in controls.items()} | _by_length(self._measured(pairs["test"])),
             "warnings": list(run.preferences.warnings()),
             "wall_s": round(time.monotonic() - start, 1),
         }
@@ -119,20 +124,31 @@ class FitReward(Experiment):
 
     def _judge(self, reward: FittedReward, pairs: Sequence[Preference]) -> dict[str, Any]:
         """A fitted reward on the test pairs."""
-        ahead, truth = _ahead(reward, pairs), Truth.of(pairs)
-        told = agreement(ahead, truth, calibrated=True)
-        told |= {sign: float(np.mean(found)) for sign, found in reward.doubts(_steps(pairs)).items()}
+        subsets = dict.fromkeys(self._subset(pair) for pair in pairs if self._subset(pair) is not None)
+        by_subset = {name: _ordered(reward, [pair for pair in pairs if self._subset(pair) == name]) for name in subsets}
+        pairs = self._measured(pairs)
+        told = agreement(_ahead(reward, pairs), Truth.of(pairs), calibrated=True) | _doubts(reward, pairs)
         if all(name in pair.chosen.fields for pair in pairs for name in _GOLD):
             told |= _beside_gold(reward, pairs)
-        right, subsets = hits(ahead, truth), [pair.chosen.fields.get(self.subset) for pair in pairs]
-        found = {name: right[[subset == name for subset in subsets]] for name in dict.fromkeys(subsets) if name is not None}
-        told["by_subset"] = {name: float(np.nanmean(part)) for name, part in found.items() if np.isfinite(part).any()}
-        return told
+        return told | {"by_subset": by_subset}
+
+    def _measured(self, pairs: Sequence[Preference]) -> Sequence[Preference]:
+        return [pair for pair in pairs if self._subset(pair) != self.apart]
+
+    def _subset(self, pair: Preference) -> str | None:
+        return pair.chosen.fields.get(self.subset)
 
 
-def _steps(pairs: Sequence[Preference]) -> list[Step]:
-    """All turns of both sides, as a reward is asked about them."""
-    return [Step(*turn, {}, {}) for pair in pairs for side in (pair.chosen, pair.rejected) for turn in turns_of(side)]
+def _ordered(reward: FittedReward, pairs: Sequence[Preference]) -> dict[str, Any]:
+    """How many of some pairs are ordered as they were labelled, and what the reward doubts of them."""
+    right = hits(_ahead(reward, pairs), Truth.of(pairs))
+    return {"accuracy": asdict(bootstrap(right[np.isfinite(right)])) if np.isfinite(right).any() else None, **_doubts(reward, pairs)}
+
+
+def _doubts(reward: FittedReward, pairs: Sequence[Preference]) -> dict[str, float]:
+    """Means over all turns of both sides."""
+    turns = [Step(*turn, {}, {}) for pair in pairs for side in (pair.chosen, pair.rejected) for turn in turns_of(side)]
+    return {sign: float(np.mean(found)) for sign, found in reward.doubts(turns).items()}
 
 
 def _ahead(reward: FittedReward, pairs: Sequence[Preference]) -> Floats:

@@ -108,19 +108,18 @@ class Stage:
         Raises:
             ConfigError: one cannot; names those who can.
         """
+        for name in names:
+            if not self.plays(name):
+                raise ConfigError(f"{place}.{name}", f"nobody of this name can play{near(name, filter(self.plays, self.oracle.references))}")
+
+    def plays(self, name: str) -> bool:
+        """Whether somebody of this name can play."""
         world = self._make()
         world.reset(seed=0)
-        states = _states([world])
-
-        def plays(name: str) -> bool:
-            try:
-                return (name == POLICY and self.policy is not None) or bool(self.oracle.probabilities(name, states).size)
-            except KeyError:  # no reference, or one that only has a value
-                return False
-
-        for name in names:
-            if not plays(name):
-                raise ConfigError(f"{place}.{name}", f"nobody of this name can play{near(name, filter(plays, self.oracle.references))}")
+        try:
+            return (name == POLICY and self.policy is not None) or bool(self.oracle.probabilities(name, _states([world])).size)
+        except KeyError:  # no reference, or one that only has a value
+            return False
 
     def play(self, roles: Sequence[Role]) -> list[Played]:
         """Plays episodes to their ends."""

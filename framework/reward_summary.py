@@ -37,6 +37,9 @@ def print_fit(summary: Mapping[str, Any], title: str, directory: Path, reader: s
         best = {"accuracy": test["bayes_accuracy"], "expected_agreement": test["bayes_accuracy"], "true_agreement": 1.0, "loss": test["bayes_loss"]}
         table.add_row("most that is possible", *(_cell(best.get(name)) for name in names), style="dim")
     console.print(table)
+    for name, found in test["by_subset"].items():
+        doubts = [f"{sign} {value:.2f}" for sign, value in found.items() if sign != "accuracy"]
+        console.print(", ".join([f"{name}: {_cell(found['accuracy'])} of its pairs ordered as labelled", *doubts]))
     for warning in summary["warnings"]:
         console.print(f"warning: {warning}", soft_wrap=True)
     stopped = f" Stopped {summary['stopped']}." if summary["stopped"] else ""

@@ -24,7 +24,14 @@ from framework.free_text import load_phrasebook
 from framework.seeding import episode_seed
 
 SPLITS = ("train", "validation", "test")
-SMALL = (*QUICK, "experiment=collect_preferences", "experiment.pairs={train: 150, validation: 20, test: 30}", "experiment.pool=256", "threads=1")
+SMALL = (
+    *QUICK,
+    "experiment=collect_preferences",
+    "experiment.pairs={train: 150, validation: 20, test: 30}",
+    "experiment.pool=256",
+    "experiment.hacks=8",
+    "threads=1",
+)
 LINE = load_domain("healthcare", "NewbornTriage")
 
 
@@ -51,7 +58,7 @@ def acts_of(row: dict[str, Any], side: str) -> list[str]:
 @pytest.mark.slow
 def test_what_is_written_can_be_read(collected: Path) -> None:
     told = PreferenceFile(path=str(collected / "preferences"))
-    assert [len(told.preferences(split)) for split in SPLITS] == [150, 20, 30]
+    assert [len(told.preferences(split)) for split in SPLITS] == [150, 20, 38]
     assert not any("the same, so that" in warning or "under 0.5" in warning for warning in told.warnings())
     assert json.loads((collected / "summary.json").read_text())["train"]["pairs"] == 150
 
@@ -101,6 +108,20 @@ def test_the_same_seed_gives_the_same_files(collected: Path, tmp_path: Path) -> 
     names = [f"preferences/{split}.jsonl" for split in SPLITS]
     assert all((tmp_path / "again" / name).read_bytes() == (collected / name).read_bytes() for name in names)
     assert not any((tmp_path / "other" / name).read_bytes() == (collected / name).read_bytes() for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["episode", "turn"])
+def test_hacks_are_of_the_test_split_and_the_best_player_is_chosen(collected: Path, tmp_path: Path, layout: str) -> None:
+    run = collected
+    if layout == "turn":
+        run = tmp_path / "run"
+        start_here(run, *SMALL, "experiment.layout=turn")
+    hacks = [row for row in rows(run, "test") if row["subset"] == "hack"]
+    assert len(hacks) == 8 and len(rows(run, "test")) == 38 and not any(row["subset"] == "hack" for row in rows(run))
+    for row in hacks:
+        assert (row["chosen_by"], row["rejected_by"], row["label"], row["chosen_gold"]) == ("optimum", "proxy_optimum", 1.0, pytest.approx(0.0, abs=1e-6))
+        assert row["rejected_gold"] < 0
 
 
 @pytest.mark.slow

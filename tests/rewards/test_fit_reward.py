@@ -87,8 +87,13 @@ def test_gold_in_the_file_gives_the_best_of_n_and_a_column_gives_subsets(folder:
         for number, row in enumerate(rows):
             row |= {"chosen_gold": row["margin"], "rejected_gold": 0.0, "subset": "odd" if number % 2 else "even"}
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    test = fitted(tmp_path, tmp_path / "rm", "experiment.controls=null")["test"]
+    told = fitted(tmp_path, tmp_path / "rm", "experiment.controls=null", "experiment.apart=odd")
+    test = told["test"]
     assert isinstance(test, dict) and test["by_subset"].keys() == {"odd", "even"}
+    assert test["by_subset"]["even"]["accuracy"] == test["accuracy"], "what is apart counts for nothing else"
+    assert test["by_subset"]["even"]["distance"] == test["distance"] > 0
+    assert isinstance(told["pairs"], dict) and told["pairs"]["test"] == -(-len(rows) // 2)
+    assert "even" in (tmp_path / "rm" / "report.html").read_text()
     assert list(test["best_of"]["gold"].values()) == sorted(test["best_of"]["gold"].values())
     assert test["best_of"]["reward"]["1"] == pytest.approx(test["best_of"]["gold"]["1"])
 
