@@ -12,6 +12,7 @@ R, T: rows of a batch and their length; N: tokens with weight.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,7 @@ def trees(examples: Sequence[Tokens]) -> tuple[list[Tree], Ints]:
     return found, np.concatenate([np.zeros(0, np.int64), *order])
 
 
-def pack(trees: Sequence[Tree], budget: int = 256, batch_tokens: int = 4_096, device: torch.device | str = "cpu") -> Iterator[Rows]:
+def pack(trees: Sequence[Tree], budget: int = 160, batch_tokens: int = 4_096, device: torch.device | str = "cpu") -> Iterator[Rows]:
     """Lays trees out in rows of about `budget` tokens, and rows of like length in batches.
 
     Trees go into the first row that has room for them, the longest first; attention costs the square of a row, so a row is no longer
@@ -122,8 +123,37 @@ def hidden_states(model: Any, rows: Rows, at: Tensor | None = None) -> Tensor:
     if window is not None and rows.depth > window:
         raise ConfigError("lm", f"some layers see {window} tokens at most, and an example has {rows.depth}; cut the examples or take another model")
     seen = torch.zeros(rows.mask.shape, dtype=network.dtype, device=rows.mask.device).masked_fill(~rows.mask, torch.finfo(network.dtype).min)
-    states: Tensor = network(input_ids=rows.ids, position_ids=rows.positions, attention_mask=seen, use_cache=False).last_hidden_state
-    return states.flatten(0, 1)[rows.sources if at is None else at]
+    places = rows.sources if at is None else at
+    with _finished_at(network, places, rows.ids.shape):
+        states: Tensor = network(input_ids=rows.ids, position_ids=rows.positions, attention_mask=seen, use_cache=False).last_hidden_state
+    return states.flatten(0, 1)[places]
+
+
+@contextmanager
+def _finished_at(network: Any, places: Tensor, shape: torch.Size) -> Iterator[None]:
+    """In the last layer of a network of the Llama kind, what each token does by itself after it has seen the others is done at some places alone.
+
+    Nobody asks what became of the other tokens: in supervised tuning more than half of all. They go on without it.
+    """
+    last: Any = network.layers[-1] if hasattr(network, "layers") else None
+    if not hasattr(getattr(last, "mlp", None), "down_proj"):
+        yield
+        return
+    chosen = places.unique()
+
+    def pick(_: Any, given: tuple[Tensor]) -> tuple[Tensor]:
+        return (given[0].flatten(0, 1)[chosen],)
+
+    def spread(_: Any, __: Any, made: Tensor) -> Tensor:
+        return made.new_zeros(*shape, made.shape[-1]).flatten(0, 1).index_copy(0, chosen, made).unflatten(0, shape)
+
+    parts = [last.mlp, *([last.self_attn.o_proj] if hasattr(last.self_attn, "o_proj") else [])]
+    hooks = [hook for part in parts for hook in (part.register_forward_pre_hook(pick), part.register_forward_hook(spread))]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def backbone(model: Any) -> Any:
