@@ -7,7 +7,7 @@ A course is worth the sum of its turns, and the better of two is likelier to be 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,7 @@ class FittedReward(LearnedReward):
     """
 
     members = 1  # M, fitted side by side
+    signs: tuple[str, ...] = ()  # of doubt, that it reads together with a turn's scores
 
     def __init__(self, path: str | None, fitting: Fitting) -> None:
         self.path, self.fitting = path, fitting
@@ -85,7 +86,7 @@ class FittedReward(LearnedReward):
 
     @abstractmethod
     def read(self, turns: Sequence[Turn]) -> Floats:
-        """What each member gives to turns, `[T, M]`, called without gradients."""
+        """What each member gives to turns, and after that a column for each of `signs`, `[T, M + S]`; called without gradients."""
 
     @abstractmethod
     def aggregate(self, scores: Floats) -> Floats:
@@ -112,17 +113,29 @@ class FittedReward(LearnedReward):
         if self.path is not None:
             self.load(open_checkpoint(Path(self.path).expanduser())[0], self.home)
 
+    def expect(self, turns: Sequence[Turn]) -> None:
+        """See `RewardModel`."""
+        self._read(turns)
+
+    def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
+        """See `RewardModel`: `signs`."""
+        return dict(zip(self.signs, self._read([(turn.observation, turn.act) for turn in turns]).T[self.members :], strict=True))
+
     def score(self, turns: Sequence[Step]) -> Floats:
         """See `RewardModel`; a turn met before costs a look-up."""
         return self.aggregate(self.member_scores([(turn.observation, turn.act) for turn in turns]))
 
-    @torch.no_grad()
     def member_scores(self, turns: Sequence[Turn]) -> Floats:
         """What each member gives, `[T, M]`.
 
         Raises:
             ConfigError: nothing is fitted.
         """
+        return self._read(turns)[:, : self.members]
+
+    @torch.no_grad()
+    def _read(self, turns: Sequence[Turn]) -> Floats:
+        """See `read`."""
         if not self.fitted:
             raise not_fitted()
         if len(self._known) > _KEPT:
@@ -131,7 +144,7 @@ class FittedReward(LearnedReward):
         for first in range(0, len(new), _TOGETHER):
             part = new[first : first + _TOGETHER]
             self._known.update(zip(part, self.read(part), strict=True))
-        return np.array([self._known[turn] for turn in turns]).reshape(len(turns), self.members)
+        return np.array([self._known[turn] for turn in turns]).reshape(len(turns), self.members + len(self.signs))
 
     def fit(self, preferences: Sequence[Preference], run: Learning) -> None:
         """See `LearnedReward`.

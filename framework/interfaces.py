@@ -353,6 +353,9 @@ class RewardModel(ABC):
             UserError: nothing should be learnt from this reward.
         """
 
+    def expect(self, turns: Sequence[tuple[str, str]]) -> None:
+        """Told of observations and acts that will be scored next, in worlds that move together: many may be read sooner than one after another."""
+
     @abstractmethod
     def score(self, turns: Sequence[Step]) -> Floats:
         """A reward for each turn of an episode, `[T]`; NaN where it abstains."""

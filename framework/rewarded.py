@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,13 @@ import numpy as np
 from framework.interfaces import RewardModel, World
 from framework.ledger import KEPT, Account
 from framework.types import Bools, Grounds, Step
+
+
+def announce(worlds: Sequence[World], acts: Sequence[int]) -> None:
+    """Tells the reward of worlds that are about to be stepped, if it is not their own, what it will be asked; a negative number is no act."""
+    turns = [(str(world.render()), world.acts[act] if act >= 0 else "") for world, act in zip(worlds, acts, strict=True) if isinstance(world, RewardedWorld)]
+    if turns:
+        next(world for world in worlds if isinstance(world, RewardedWorld)).reward.expect(turns)
 
 
 class RewardedWorld(World):

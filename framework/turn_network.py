@@ -152,12 +152,15 @@ class TurnNetwork(nn.Module):
         ridge = _RIDGE * covariance.diagonal(dim1=1, dim2=2).mean(dim=1) + torch.finfo(torch.float32).tiny
         self.precision = torch.linalg.inv(covariance + ridge[:, None, None] * torch.eye(covariance.shape[1], device=covariance.device)).float()
 
-    @torch.no_grad()
-    def distances(self, numbers: Sequence[Ints]) -> Tensor:
-        """How far turns lie from those remembered, `[T]`: Mahalanobis' distance, squared, over W, mean over members; about 1 among those themselves."""
-        away = self._embed(numbers) - self.centre[:, None]
-        squared = torch.einsum("mti,mij,mtj->mt", away, self.precision, away)
-        return squared.mean(dim=0) / away.shape[2]
+    def judge(self, numbers: Sequence[Ints]) -> tuple[Tensor, Tensor]:
+        """Scores `[T, M]`, and how far turns lie from those remembered, `[T]`: Mahalanobis' distance, squared, over W, mean over members.
+
+        That is about 1 among those themselves (as a sign of what was not trained on: Lee et al., 2018, arXiv:1807.03888).
+        """
+        embedded = self._embed(numbers)
+        away = embedded - self.centre[:, None]
+        scores: Tensor = self.networks.score(embedded).T
+        return scores, (away @ self.precision * away).mean(dim=(0, 2))
 
     def _embed(self, numbers: Sequence[Ints]) -> Tensor:
         distinct, rows = np.unique(np.concatenate(numbers), return_inverse=True)

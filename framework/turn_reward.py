@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +22,7 @@ from framework.fitted_reward import RECORD, Backward, FittedReward, Fitting, ask
 from framework.interfaces import Learning
 from framework.lm.encoder import LineEncoder
 from framework.turn_network import Shape, TurnNetwork
-from framework.types import Floats, Ints, Preference, Step
+from framework.types import Floats, Ints, Preference
 
 _WEIGHTS = "reward.safetensors"
 _REMEMBERED = 4_096  # turns from which distances are measured, of those that it was fitted to
@@ -50,6 +50,7 @@ class TurnReward(FittedReward):
         cache: lines whose features are kept.
     """
 
+    signs = ("distance",)  # of a turn from those that it was fitted to, see `TurnNetwork.judge`
     bootstrap = False  # whether each member has pairs of its own, drawn with replacement
 
     def __init__(self, reader: LineEncoder, path: str | None, shape: Shape, fitting: Fitting, cache: Count) -> None:
@@ -94,18 +95,13 @@ class TurnReward(FittedReward):
         network = self._fitted()
         if network.training:
             network.eval()
-        scores: Tensor = network(network.numbers(turns))
-        return scores.double().cpu().numpy()
+        scores, distances = network.judge(network.numbers(turns))
+        return torch.cat([scores, distances[:, None]], dim=1).double().cpu().numpy()
 
     def fit(self, preferences: Sequence[Preference], run: Learning) -> None:
         """See `FittedReward`."""
         super().fit(preferences, run)
         self._remember()
-
-    def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
-        """`distance`: from the turns that it was fitted to, as its own network sees them (`TurnNetwork.distances`)."""
-        network = self._fitted().eval()
-        return {"distance": network.distances(network.numbers([(turn.observation, turn.act) for turn in turns])).double().cpu().numpy()}
 
     def save(self, directory: Path) -> None:
         """Writes `reward.safetensors` (members, the reader's statistics and its adapter, not its frozen weights) and `reward.json`."""
@@ -142,6 +138,7 @@ class TurnReward(FittedReward):
         """Has the network keep what it makes, as it is now, of the turns that it was fitted to; one that was loaded knows it already."""
         if self._fitted_to:
             self._fitted().eval().remember(self._fitted_to)
+            self._known.clear()
 
     def _fitted(self) -> TurnNetwork:
         if self._network is None:

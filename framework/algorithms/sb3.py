@@ -25,11 +25,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from framework.algorithms import sb3_state
 from framework.algorithms.networks import network_policy
-from framework.algorithms.sb3_adapter import EncodedWorld, NetworkActorCritic, NetworkDeepQ
+from framework.algorithms.sb3_adapter import EncodedWorld, NetworkActorCritic, NetworkDeepQ, Worlds
 from framework.config import Count, Fraction, NonNegative, Positive
 from framework.errors import TrainingError
 from framework.exploration import ExploringStarts
@@ -119,7 +119,7 @@ class StableBaselines(Algorithm):
     def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
         """See `Algorithm`."""
         learner = network_policy(policy, "algo")
-        venv = DummyVecEnv([lambda: Monitor(EncodedWorld(self._start(make_world()), learner))] * self.n_envs)
+        venv = Worlds([lambda: Monitor(EncodedWorld(self._start(make_world()), learner))] * self.n_envs)
         end = self.learning_rate if self.learning_rate_end is None else self.learning_rate_end
         self._model = self.model(
             VecNormalize(self.charge(venv, run), norm_obs=False, norm_reward=self.normalize_reward, gamma=self.gamma),

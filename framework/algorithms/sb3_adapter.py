@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor, nn
 from torch.distributions import Categorical
@@ -17,6 +18,7 @@ from torch.distributions import Categorical
 from framework.algorithms.networks import NetworkPolicy
 from framework.errors import TrainingError
 from framework.interfaces import World
+from framework.rewarded import announce
 
 
 class EncodedWorld(gymnasium.Wrapper):  # type: ignore[type-arg]
@@ -48,6 +50,15 @@ class EncodedWorld(gymnasium.Wrapper):  # type: ignore[type-arg]
 
     def _encode(self, text: str, info: dict[str, Any]) -> np.ndarray:
         return self._policy.encode([text], info["action_mask"][None])[0]
+
+
+class Worlds(DummyVecEnv):
+    """Worlds stepped together; a reward that is not their own hears beforehand what it will be asked."""
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """See `VecEnv`."""
+        announce([cast(World, env.unwrapped) for env in self.envs], actions.tolist())
+        super().step_async(actions)
 
 
 class NetworkActorCritic(ActorCriticPolicy):

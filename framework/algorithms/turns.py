@@ -19,6 +19,7 @@ from torch import Tensor
 
 from framework.errors import TrainingError
 from framework.interfaces import SpeakingPolicy, World
+from framework.rewarded import announce
 from framework.types import Observations, Utterance
 
 
@@ -57,8 +58,9 @@ def play(policy: SpeakingPolicy, worlds: Sequence[World], seeds: Sequence[int]) 
         shown.append((world, episode, text, info["action_mask"]))
     while shown:
         observations = Observations([text for _, _, text, _ in shown], np.stack([mask for *_, mask in shown]), np.zeros((len(shown), 0), np.int64))
-        going = []
-        for (world, episode, _, _), said in zip(shown, policy.say(observations), strict=True):
+        replies, going = policy.say(observations), []
+        announce([world for world, *_ in shown], [said.act for said in replies])
+        for (world, episode, _, _), said in zip(shown, replies, strict=True):
             text, reward, episode.terminated, episode.truncated, info = world.idle() if said.act < 0 else world.step(said.act)
             if not math.isfinite(reward):
                 raise TrainingError(f"{said.text!r} was given a reward of {reward}; mend the world's numbers: experiment=check_domain finds where")

@@ -34,6 +34,11 @@ class Composite(RewardModel):
         for part in self.parts.values():
             part.prepare(observations)
 
+    def expect(self, turns: Sequence[tuple[str, str]]) -> None:
+        """See `RewardModel`."""
+        for part in self.parts.values():
+            part.expect(turns)
+
     def score(self, turns: Sequence[Step]) -> Floats:
         """See `RewardModel`."""
         scores = {name: np.asarray(part.score(turns), dtype=np.float64) for name, part in self.parts.items()}

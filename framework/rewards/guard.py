@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -41,6 +42,11 @@ class Guard(RewardModel):
     def prepare(self, observations: Sequence[str]) -> None:
         """See `RewardModel`."""
         self.reward.prepare(observations)
+
+    def expect(self, turns: Sequence[tuple[str, str]]) -> None:
+        """See `RewardModel`; what goes wrong here does so again when it is asked for a score."""
+        with suppress(Exception):
+            self.reward.expect(turns)
 
     def score(self, turns: Sequence[Step]) -> Floats:
         """A number for each turn, or NaN where the reward has abstained.

@@ -13,7 +13,7 @@ from framework.errors import ConfigError
 from framework.exploration import ExploringStarts
 from framework.interfaces import RewardModel
 from framework.ledger import Account
-from framework.rewarded import RewardedWorld
+from framework.rewarded import RewardedWorld, announce
 from framework.rewards.composite import Composite
 from framework.rewards.gold import Gold
 from framework.rewards.guard import Guard
@@ -123,3 +123,24 @@ def test_acts_of_chance_ask_no_reward_and_count_for_nothing() -> None:
     starts = ExploringStarts(world, share=1.0, most=5)
     starts.reset(seed=3)
     assert world.world.get_state()["steps"] > 0 and reward.asked == 0 and world.gold == 0.0
+
+
+class Eager(Fixed):
+    """Remembers what it was told to expect, and fails at it."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.expected: list[tuple[str, str]] = []
+
+    def expect(self, turns: Sequence[tuple[str, str]]) -> None:
+        self.expected += turns
+        raise RuntimeError("not now")
+
+
+def test_worlds_that_move_together_announce_what_will_be_scored() -> None:
+    eager, domain = Eager(), load_domain("finance", "SuitabilityDesk")
+    worlds = [RewardedWorld(domain.make("train"), Guard(Composite({"it": eager}, {"it": 1.0}, None), 0.05), []) for _ in range(2)]
+    shown = [world.reset(seed=seed)[0] for seed, world in enumerate(worlds)]
+    announce([*worlds, domain.make("train")], [1, -1, 0])
+    assert eager.expected == [(shown[0], worlds[0].acts[1]), (shown[1], "")]
+    assert worlds[0].step(1)[1] == 1.0, "what fails before is asked again"
