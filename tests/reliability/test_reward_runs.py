@@ -32,7 +32,8 @@ def test_gold_stands_beside_the_proxy_and_resuming_loses_none_of_it(tmp_path: Pa
     summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
     assert summary["reward"] == "proxy"
     looks = summary["climbed"]["ledger"]
-    assert looks and all(-1 <= look["correlation"]["mean"] <= 1 and look["reward"]["low"] <= look["reward"]["mean"] for look in looks)
+    assert summary["climbed"]["warned"].keys() == {"correlation"}
+    assert looks and all(-1 <= look["signals"]["correlation"]["mean"] <= 1 and look["reward"]["low"] <= look["reward"]["mean"] for look in looks)
     assert "proxy" in (tmp_path / "whole" / "report.html").read_text()
 
     experiment, run = built_here(tmp_path / "halves", *TINY)
