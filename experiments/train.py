@@ -120,6 +120,8 @@ class Train(Experiment):
                 earned = metrics.get("rollout/return" if reward is None else "rollout/gold_return")
                 tell(env_steps, "" if earned is None else f"return {earned:.2f}")
                 run.tracker.log(metrics, env_steps)
+                if not record["ledger"]:  # the first episodes, of the policy as it was: what signals are measured by
+                    self._look(record)
                 if env_steps >= len(record["curve"]) * every:
                     self._point(run, record)
                     self._keep(run, record, finished=False)
@@ -141,8 +143,7 @@ class Train(Experiment):
         found = evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0)
         returns, over = found.returns, excess(found.costs, run.domain.cost_limits) if run.algorithm.constrained else 0.0
         record["curve"].append([record["env_steps"], asdict(returns)])
-        if look := entry(record["env_steps"], record["episodes"]):
-            record["ledger"].append(look)
+        self._look(record)
         if record["best"] is None or (-over, returns.mean) > (-record["best"][2], record["best"][1]):
             record["best"] = [record["env_steps"], returns.mean, over]
             save_checkpoint(run.directory / "best", run.policy.save, {"env_steps": record["env_steps"]})
@@ -152,6 +153,12 @@ class Train(Experiment):
         points = [(steps, Estimate(**estimate)) for steps, estimate in record["curve"]]
         climbed = [(look["env_steps"], Estimate(**look["reward"])) for look in record["ledger"]]
         learning_curve(points, references, run.title, run.directory / "learning_curve.png", climbed)
+
+    def _look(self, record: dict[str, Any]) -> None:
+        """An entry of the ledger; none twice for the same episodes."""
+        look = entry(record["env_steps"], record["episodes"])
+        if look and [look["env_steps"]] != [last["env_steps"] for last in record["ledger"][-1:]]:
+            record["ledger"].append(look)
 
     def _keep(self, run: Run, record: dict[str, Any], finished: bool) -> None:
         """A checkpoint: of a run to go on with, or of the best policy when it is finished."""
