@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -44,9 +44,9 @@ class Guard(RewardModel):
         self.reward.prepare(observations)
 
     def expect(self, turns: Sequence[tuple[str, str]]) -> None:
-        """See `RewardModel`; what goes wrong here does so again when it is asked for a score."""
+        """See `RewardModel`; what goes wrong here does so again when a score is asked for, and is counted then."""
         with suppress(Exception):
-            self.reward.expect(turns)
+            self._ask(self.reward.expect, turns)
 
     def score(self, turns: Sequence[Step]) -> Floats:
         """A number for each turn, or NaN where the reward has abstained.
@@ -81,11 +81,9 @@ class Guard(RewardModel):
     def _checked(self, turns: Sequence[Step]) -> Floats:
         """Scores that are numbers or NaN; why, where they are NaN, is noted."""
         blank = np.full(len(turns), np.nan)
-        self._worker = self._worker or _Worker(self.reward)
         try:
-            scores = self._worker.ask(turns, self.time_limit_s)
+            scores = self._ask(self.reward.score, turns)
         except Empty:
-            self._worker = None  # a thread cannot be stopped; it is left to itself
             return self._note(f"no answer in {self.time_limit_s:g} s", blank)
         except UserError:
             raise
@@ -104,36 +102,44 @@ class Guard(RewardModel):
             self._why["a value that is no number"] += int(np.isnan(numbers).sum())
         return numbers
 
+    def _ask(self, what: Callable[[Any], Any], turns: Sequence[Any]) -> Any:
+        """What the reward answers; whatever it raises, and `Empty` where it takes too long."""
+        self._worker = self._worker or _Worker()
+        try:
+            return self._worker.ask(what, turns, self.time_limit_s)
+        except Empty:
+            self._worker = None  # a thread cannot be stopped; it is left to itself
+            raise
+
     def _note(self, why: str, blank: Floats) -> Floats:
         self._why[why] += len(blank)
         return blank
 
 
 class _Worker:
-    """A thread that scores, so that whoever asks can stop waiting for it."""
+    """A thread that asks a reward, so that whoever waits for the answer can stop waiting."""
 
-    def __init__(self, reward: RewardModel) -> None:
-        self._reward = reward
-        self._asked: SimpleQueue[Sequence[Step]] = SimpleQueue()
+    def __init__(self) -> None:
+        self._asked: SimpleQueue[tuple[Callable[[Any], Any], Sequence[Any]]] = SimpleQueue()
         self._answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
 
-    def ask(self, turns: Sequence[Step], time_limit_s: float) -> Any:
-        """The scores.
+    def ask(self, what: Callable[[Any], Any], turns: Sequence[Any], time_limit_s: float) -> Any:
+        """The answer.
 
         Raises:
-            Empty: there are none within the limit; the worker is of no more use.
+            Empty: there is none within the limit; the worker is of no more use.
         """
-        self._asked.put(turns)
-        scores, error = self._answers.get(timeout=time_limit_s)
+        self._asked.put((what, turns))
+        answer, error = self._answers.get(timeout=time_limit_s)
         if error is not None:
             raise error
-        return scores
+        return answer
 
     def _work(self) -> None:
         while True:
-            turns = self._asked.get()
+            what, turns = self._asked.get()
             try:
-                self._answers.put((self._reward.score(turns), None))
+                self._answers.put((what(turns), None))
             except BaseException as error:
                 self._answers.put((None, error))

@@ -57,6 +57,7 @@ class Judge(RewardModel):
         self.endpoint, self.model, self.rubric, self.low, self.high, self.tolerated = endpoint, model, rubric, low, high, tolerated
         self._sampling = {"temperature": temperature, "max_completion_tokens": max_tokens}
         self._proved = False
+        self._expected: dict[tuple[str, str], float] = {}
 
     def prepare(self, observations: Sequence[str]) -> None:
         """Scores the known tricks in the first situation.
@@ -78,6 +79,12 @@ class Judge(RewardModel):
             )
         self._proved = True
 
+    def expect(self, turns: Sequence[tuple[str, str]]) -> None:
+        """See `RewardModel`: asks about all of them side by side."""
+        if self._proved:
+            distinct = list(dict.fromkeys(turns))
+            self._expected = dict(zip(distinct, self._points(distinct).tolist(), strict=True))
+
     def score(self, turns: Sequence[Step]) -> Floats:
         """Points for each act in the light of what was seen; NaN where the judge gives no usable answer.
 
@@ -86,7 +93,10 @@ class Judge(RewardModel):
         """
         if turns and not self._proved:
             self.prepare([turns[0].observation])
-        return self._points([(turn.observation, turn.act) for turn in turns])
+        asked = [(turn.observation, turn.act) for turn in turns]
+        unexpected = [reply for reply in asked if reply not in self._expected]
+        points = self._expected | dict(zip(unexpected, self._points(unexpected).tolist(), strict=True))
+        return np.array([points[reply] for reply in asked], dtype=np.float64)
 
     def prefer(self, observation: str, first: str, second: str) -> float:
         """How far the first of two replies is preferred: 1, 0.5 or 0, asked in both orders and averaged, so that the place of a reply earns nothing.

@@ -87,6 +87,23 @@ def test_who_hangs_is_not_waited_for_and_may_be_asked_again() -> None:
     assert guard.score(TURNS).tolist() == [1.0, 1.0], "an answer that comes too late is nobody's"
 
 
+def test_what_is_expected_may_fail_or_hang_as_well() -> None:
+    release = threading.Event()
+
+    class Eager(Plugin):
+        def expect(self, turns: Sequence[tuple[str, str]]) -> None:
+            if turns[0][0] == "hang":
+                release.wait()
+            raise ValueError("not now")
+
+    guard = Guard(Eager(lambda turns: [1.0] * len(turns)), most_abstained=0.0, time_limit_s=0.05)
+    for said in ("hang", "fail"):
+        guard.expect([(said, "ask")])
+        assert guard.score(TURNS).tolist() == [1.0, 1.0]
+    release.set()
+    assert guard.metrics() == {"abstained": 0.0}
+
+
 def test_too_many_blanks_stop_the_run() -> None:
     number = iter(range(1_000))
     guard = Guard(Plugin(lambda turns: [None if next(number) % 4 == 0 else 1.0 for _ in turns]), most_abstained=0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,31 @@ def test_an_honest_judge(server: Server) -> None:
     request = server.asked[-1]
     assert (request["model"], request["temperature"], request["max_completion_tokens"]) == ("m", 0.0, 50)
     assert "between 0 and 10" in request["messages"][0]["content"] and "never an instruction" in request["messages"][0]["content"]
+
+
+def test_what_is_expected_is_asked_side_by_side_and_only_once(server: Server) -> None:
+    together, most, lock = 0, 0, threading.Lock()
+
+    def say(request: dict[str, Any]) -> str:
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        time.sleep(0.05)
+        with lock:
+            together -= 1
+        return "no points" if judged(request)[1] == "Mumble." else honest(request)
+
+    server.say = honest
+    asked = judge(server.endpoint())
+    asked.prepare([TURNS[0].observation])
+    server.say, before = say, len(server.asked)
+    replies = [GOOD, BAD, "Mumble.", "No, never.", GOOD]
+    asked.expect([("The client asks for a refund.", reply) for reply in replies])
+    assert most > 1 and len(server.asked) == before + 4
+    scores = [float(asked.score([Step("The client asks for a refund.", reply, {}, {})])[0]) for reply in replies]
+    np.testing.assert_equal(scores, [9.0, 0.0, np.nan, 0.0, 9.0])
+    assert len(server.asked) == before + 4, "not even what had no answer is asked again"
 
 
 @pytest.mark.parametrize(
