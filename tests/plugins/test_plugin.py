@@ -66,6 +66,14 @@ def test_its_settings_are_checked_like_ours(run: Run, installed: Path) -> None:
     assert done.returncode == 2 and "domain.worlds.Coin.accuracy: " in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_a_function_of_its_own_may_be_the_reward(run: Run, installed: Path, tmp_path: Path) -> None:
+    done = run(*SMALL, "reward=function", "reward.function=touchstone_example.curiosity", packages=(installed,))
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["reward"] == "function" and summary["climbed"]["ledger"][-1]["reward"]["mean"] > 0.5
+
+
 def test_without_it_the_menu_is_shown(run: Run, tmp_path: Path) -> None:
     done = run("domain=example")
     assert done.returncode == 2 and "there is no such domain" in done.stderr and "finance" in done.stderr

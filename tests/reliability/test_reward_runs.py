@@ -71,6 +71,9 @@ def test_a_reward_that_fails_too_often_stops_the_run(tmp_path: Path) -> None:
     [
         (("reward=gould",), "did you mean 'gold'?"),
         (("reward=judge",), "reward.model: must be given"),
+        (("reward=function",), "reward.function: must be given"),
+        (("reward=function", "reward.function=os.getcwd"), "outside the packages that may be built from"),
+        (("reward=function", "reward.function=framework.ledger.KEPT"), "framework.ledger.KEPT is no function but int"),
         (("reward=graders",), "reward.grader: must be given"),
         (("reward=graders", "reward.grader={type: string_chek}"), "did you mean 'string_check'?"),
         (("reward=graders", "reward.grader={type: python, source: 'def grade(sample, item): return 1'}"), "in no sandbox"),

@@ -15,6 +15,7 @@ from framework.interfaces import RewardModel
 from framework.ledger import Account
 from framework.rewarded import RewardedWorld, announce
 from framework.rewards.composite import Composite
+from framework.rewards.function import FunctionReward
 from framework.rewards.gold import Gold
 from framework.rewards.guard import Guard
 from framework.rewards.proxy import Proxy
@@ -72,6 +73,15 @@ def test_a_composite_from_settings() -> None:
         with pytest.raises(ConfigError) as raised:
             build({**node, **wrong}, "reward")
         assert told in str(raised.value)
+
+
+def half_of(turn: Step) -> float | None:
+    return None if turn.act == "stop" else turn.proxy / 2
+
+
+def test_a_function_is_asked_about_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framework.rewards.function.resolve", lambda path, place: {"yours.half_of": half_of}[path])
+    np.testing.assert_equal(FunctionReward("yours.half_of").score(TURNS), [2.0, np.nan, 0.5])
 
 
 def test_a_world_under_another_reward_keeps_account_of_its_own() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from framework.config import Fraction, NonNegative
 from framework.interview import Interview, InterviewDomain, InterviewWorld
 from framework.oracles.information_state import Test
-from framework.types import Ints
+from framework.types import Ints, Step
 
 # how a throw is announced, and what is seen where heads or tails is up; the words of the test split are its own
 WORDS = {
@@ -62,6 +62,11 @@ class CoinDomain(InterviewDomain):
     def make(self, split: str) -> CoinWorld:
         """See `Domain`."""
         return CoinWorld(self.numbers_of(split), WORDS["test" if split == "test" else "train"])
+
+
+def curiosity(turn: Step) -> float | None:
+    """A reward of one's own, for reward=function: looking pays, and what is said pays as it does anyway."""
+    return 0.5 if turn.act == "look" else sum(turn.reward_terms.values())
 
 
 def _say_what_is_seen(outcomes: Ints) -> Ints:
