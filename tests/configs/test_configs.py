@@ -51,6 +51,7 @@ NEEDED = {  # what an option cannot do without
     "data=preferences": ["data.path=somewhere"],
     "experiment=fit_reward": ["data=preferences", "data.path=somewhere"],
     "reward=judge": ["reward.model=somebody"],
+    "reward=function": ["reward.function=framework.interfaces.RewardModel"],
     "reward=graders": ["reward.grader={type: string_check, input: '{{ sample.output_text }}', reference: stop, operation: like}"],
 }
 CHOICES = [f"{folder.name}={name}" for folder in sorted(CONF.iterdir()) if folder.is_dir() for name in options(folder.name)]

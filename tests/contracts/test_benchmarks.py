@@ -12,7 +12,7 @@ def test_frozen_features(tmp_path, capsys, monkeypatch):
     from experiments.benchmarks import frozen_features
 
     monkeypatch.setattr(frozen_features, "_EXPLORE", 100)
-    frozen_features.main(["--rounds", "1", "--steps", "16", "--n-envs", "2", "--out", str(tmp_path / "found.json")])
+    frozen_features.main(["--rounds", "1", "--steps", "8", "--n-envs", "1", "--out", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())
     assert set(found) == {"settings", "machine", "results"}
     assert set(found["results"]) == {"repeating", "never repeating"}
