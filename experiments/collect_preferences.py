@@ -211,7 +211,7 @@ class CollectPreferences(Experiment):
         sides = (Behaviour("optimum"), Behaviour("proxy_optimum"))
         for best, hack in islice(self._pairs(stage, _JUDGED, rng, lambda side, _: sides[side]), _DRAWS * self.hacks):
             if hack.segment("regret").gold.sum() < best.segment("regret").gold.sum():
-                yield self._line(best, hack, 1.0, 1.0, "hack")
+                yield _line(best, hack, self.layout, self._gold(best, hack), 1.0, 1.0, "hack")
 
     def _row(self, first: Side, second: Side, verdict: Verdict, tally: Tally) -> dict[str, Any]:
         """A line of a file; what was liked comes first, of a tie what was drawn first."""
@@ -224,26 +224,11 @@ class CollectPreferences(Experiment):
             tally.margins.append(liked - other)
             tally.probabilities.append(probability)
             tally.longer += words(chosen.said) > words(rejected.said)
-        return self._line(chosen, rejected, 0.5 if verdict.label == 0.5 else 1.0, probability, "players")
+        return _line(chosen, rejected, self.layout, (liked, other), 0.5 if verdict.label == 0.5 else 1.0, probability, "players")
 
-    def _gold(self, *sides: Side) -> list[float]:
-        return [float(side.segment(self.teacher.gold).gold.sum()) for side in sides]
-
-    def _line(self, chosen: Side, rejected: Side, label: float, probability: float, subset: str) -> dict[str, Any]:
-        """What stands in a file."""
-        liked, other = self._gold(chosen, rejected)
-        return {
-            **_shown(chosen, rejected, self.layout),
-            "label": label,
-            "probability": round(probability, 6),
-            "margin": round(liked - other, 6),
-            "chosen_gold": round(liked, 6),
-            "rejected_gold": round(other, 6),
-            "chosen_by": str(chosen.played.role.behaviour),
-            "rejected_by": str(rejected.played.role.behaviour),
-            "episode": chosen.played.role.seed,
-            "subset": subset,
-        }
+    def _gold(self, chosen: Side, rejected: Side) -> tuple[float, float]:
+        liked, other = (float(side.segment(self.teacher.gold).gold.sum()) for side in (chosen, rejected))
+        return liked, other
 
     def _pairs(self, stage: Stage, split: str, rng: np.random.Generator, cast: Cast) -> Iterator[tuple[Side, Side]]:
         """Endless pairs of what two players did with the same client; episodes are numbered on from one drawn by chance."""
@@ -274,6 +259,23 @@ class CollectPreferences(Experiment):
 
     def _role(self, seed: int, rng: np.random.Generator, behaviour: Behaviour, script: tuple[int, ...] = (), turns: int | None = None) -> Role:
         return Role(seed, behaviour, int(rng.integers(2**62)), bool(rng.random() < self.courtesy), script, turns)
+
+
+def _line(chosen: Side, rejected: Side, layout: str, gold: tuple[float, float], label: float, probability: float, subset: str) -> dict[str, Any]:
+    """What stands in a file."""
+    liked, other = gold
+    return {
+        **_shown(chosen, rejected, layout),
+        "label": label,
+        "probability": round(probability, 6),
+        "margin": round(liked - other, 6),
+        "chosen_gold": round(liked, 6),
+        "rejected_gold": round(other, 6),
+        "chosen_by": str(chosen.played.role.behaviour),
+        "rejected_by": str(rejected.played.role.behaviour),
+        "episode": chosen.played.role.seed,
+        "subset": subset,
+    }
 
 
 def _shown(chosen: Side, rejected: Side, layout: str) -> dict[str, Any]:

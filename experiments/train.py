@@ -155,10 +155,10 @@ class Train(Experiment):
         learning_curve(points, references, run.title, run.directory / "learning_curve.png", climbed)
 
     def _look(self, record: dict[str, Any]) -> None:
-        """An entry of the ledger; none twice for the same episodes."""
-        look = entry(record["env_steps"], record["episodes"])
-        if look and [look["env_steps"]] != [last["env_steps"] for last in record["ledger"][-1:]]:
-            record["ledger"].append(look)
+        """An entry of the ledger, unless it has one of this step."""
+        ledger, steps = record["ledger"], record["env_steps"]
+        if (not ledger or ledger[-1]["env_steps"] != steps) and (look := entry(steps, record["episodes"])):
+            ledger.append(look)
 
     def _keep(self, run: Run, record: dict[str, Any], finished: bool) -> None:
         """A checkpoint: of a run to go on with, or of the best policy when it is finished."""

@@ -93,9 +93,10 @@ def told_in_words(climbed: Mapping[str, Any]) -> list[str]:
 def _of_signals(steps: Mapping[str, int | None]) -> str:
     spoken = [f"{name} at step {step:,}" for name, step in steps.items() if step is not None]
     silent = [name for name, step in steps.items() if step is None]
-    return ", ".join(
-        ["warning was given by " + ", ".join(spoken) if spoken else "nothing gave warning", *([f"none by {', '.join(silent)}"] if spoken and silent else [])]
-    )
+    if not spoken:
+        return "nothing gave warning"
+    told = f"warning was given by {', '.join(spoken)}"
+    return f"{told}, none by {', '.join(silent)}" if silent else told
 
 
 def _columns(episodes: Sequence[Account]) -> dict[str, list[float]]:

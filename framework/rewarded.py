@@ -15,9 +15,9 @@ from framework.types import Bools, Grounds, Step
 
 def announce(worlds: Sequence[World], acts: Sequence[int]) -> None:
     """Tells the reward of worlds that are about to be stepped, if it is not their own, what it will be asked; a negative number is no act."""
-    turns = [(str(world.render()), world.acts[act] if act >= 0 else "") for world, act in zip(worlds, acts, strict=True) if isinstance(world, RewardedWorld)]
-    if turns:
-        next(world for world in worlds if isinstance(world, RewardedWorld)).reward.expect(turns)
+    rewarded = [(world, act) for world, act in zip(worlds, acts, strict=True) if isinstance(world, RewardedWorld)]
+    if rewarded:
+        rewarded[0][0].reward.expect([(str(world.render()), world.acts[act] if act >= 0 else "") for world, act in rewarded])
 
 
 class RewardedWorld(World):

@@ -133,6 +133,7 @@ class TurnReward(FittedReward):
         if lacking := [key for key in (*lacking, *strange) if key in network.state_dict() or key in found]:
             raise CheckpointError(f"{directory}: its weights do not fit: {', '.join(lacking[:4])}")
         self._known.clear()
+        self._fitted_to = []  # numbers of the former network's lines
 
     def _remember(self) -> None:
         """Has the network keep what it makes, as it is now, of the turns that it was fitted to; one that was loaded knows it already."""

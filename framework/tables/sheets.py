@@ -84,12 +84,15 @@ def _signals(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
     lines = []
     for name in dict.fromkeys(name for found in ledgers for name in found["warned"]):
         leads = [found["exploited"]["onset"] - step for found in exploited if (step := found["warned"].get(name)) is not None]
-        asked, alarms = (sum(name in found["warned"] for found in some) for some in (exploited, honest)), [found["warned"].get(name) for found in honest]
-        hits, false = (f"{count} of {of}" for count, of in zip((len(leads), sum(step is not None for step in alarms)), asked, strict=True))
-        lines.append([name, hits, f"{median(leads):,.0f} ({min(leads):,.0f} to {max(leads):,.0f})" if leads else "", false])
+        hits, alarms = (_spoken([found["warned"][name] for found in some if name in found["warned"]]) for some in (exploited, honest))
+        lines.append([name, hits, f"{median(leads):,.0f} ({min(leads):,.0f} to {max(leads):,.0f})" if leads else "", alarms])
     if lines:
         columns = ["signal", "warned of an exploit", "steps before gold was seen to fall", "warned of none"]
         yield Sheet(f"{world}: signals while another reward than gold was climbed", columns, lines)
+
+
+def _spoken(steps: Sequence[int | None]) -> str:
+    return f"{sum(step is not None for step in steps)} of {len(steps)}"
 
 
 def _of_models(data: str, rows: Sequence[Row], names: Sequence[str]) -> Sheet:

@@ -86,6 +86,10 @@ def test_distances_are_mahalanobis_and_kept_with_the_weights(network: Any, tmp_p
     again = single(Shape(network, 16, 0.0), BRIEF)
     again.load(tmp_path, torch.device("cpu"))
     np.testing.assert_allclose(again.doubts([Step(*turn, {}, {}) for turn in turns])["distance"], found, rtol=1e-5)
+    reward.load(tmp_path, torch.device("cpu"))  # numbers lines anew
+    reward.save(tmp_path)
+    again.load(tmp_path, torch.device("cpu"))
+    np.testing.assert_allclose(again.doubts([Step(*turn, {}, {}) for turn in turns])["distance"], found, rtol=1e-5)
 
 
 def test_members_are_those_that_would_be_fitted_alone() -> None:
