@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from framework.algorithms.networks import NetworkPolicy, network_policy
 from framework.config import Count, NonNegative, NonNegativeCount, Positive
 from framework.interfaces import Policy, WarmStart
+from framework.lm.precision import computing
 from framework.types import Demonstration, Floats, Ints
 
 
@@ -89,7 +90,9 @@ class Cloning(WarmStart):
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         learner.network.train()
         for rows in _batches(len(encoded), batch_size, steps):
-            meaning, mask = learner.network.read(encoded[rows])
+            with computing(learning[0].device):
+                meaning, mask = learner.network.read(encoded[rows])
+            meaning = meaning.float()
             scores = learner.network.score(meaning, mask)
             loss = cross_entropy(scores, targets[rows].to(scores.device))
             optimizer.zero_grad()

@@ -59,6 +59,7 @@ class LineTable:
     def features(self, lines: Ints) -> Tensor:
         """Features `[n, K, D]` of distinct lines (never number 0), from the cache where they are there.
 
+        They are float32, or as they are kept where autocast will have matrices in bfloat16 anyway (`framework.lm.precision`).
         An encoder that learns is read anew wherever gradients are wanted; what was cached before is void from then on.
         """
         if self._encoder.trainable and torch.is_grad_enabled():
@@ -77,7 +78,8 @@ class LineTable:
         if (rows < 0).any() or self._features is None:
             self._store(lines[rows < 0])
         assert self._features is not None
-        return self._features[torch.as_tensor(self._row[lines])].float()
+        kept = self._features[torch.as_tensor(self._row[lines])]
+        return kept if torch.is_autocast_enabled(kept.device.type) else kept.float()
 
     def save(self, directory: Path) -> None:
         """Writes the lines and their features, so that a resumed run numbers and reads them as before."""
