@@ -34,7 +34,7 @@ def assemble(config: DictConfig, directory: Path, chosen: Mapping[str, str], ove
     Raises:
         UserError: a setting is wrong; nothing has been loaded or written.
     """
-    gc.collect()  # the parts of a run refer to one another in circles, and its oracle may hold a gigabyte: a sweep's last job goes before the next comes
+    gc.collect()  # the parts of a run refer to one another in circles: what a sweep's last job held goes before the next comes
     plain = to_dict(config)  # all references resolved, before anything is built
     settings = check_record(Settings, {key: plain[key] for key in _TOP}, "config")
     device = settings.torch_device()

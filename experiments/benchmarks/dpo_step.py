@@ -27,7 +27,7 @@ from framework.errors import MissingExtraError
 from framework.interfaces import Learning
 from framework.lm.adapters import Full
 from framework.lm.causal import CausalLM
-from framework.lm.precision import bfloat16_if_fast
+from framework.precision import bfloat16_if_fast
 from framework.types import Pair, Tokens
 
 _RATE, _CLIP, _BETA, _WORDS = 1e-5, 1.0, 0.1, 4_096

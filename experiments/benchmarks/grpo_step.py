@@ -31,8 +31,8 @@ from framework.errors import MissingExtraError
 from framework.interfaces import Learning
 from framework.lm.adapters import Full, Lora
 from framework.lm.causal import CausalLM
-from framework.lm.precision import bfloat16_if_fast
 from framework.policies.generative import GenerativePolicy
+from framework.precision import bfloat16_if_fast
 from framework.types import Bools, Sampling, Transition
 
 _RATE, _CLIP, _WORDS, _GROUP, _PROMPT = 1e-5, 1.0, 4_096, 8, 64

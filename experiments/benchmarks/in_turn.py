@@ -17,7 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
 from framework.experiment import write_json
-from framework.lm.precision import bfloat16_if_fast
+from framework.precision import bfloat16_if_fast
 
 
 class InTurn(TrainerCallback):

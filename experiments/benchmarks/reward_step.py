@@ -25,7 +25,7 @@ from framework.errors import MissingExtraError
 from framework.fitted_reward import Fitting, descend
 from framework.lm.adapters import Full
 from framework.lm.causal import CausalLM
-from framework.lm.precision import bfloat16_if_fast
+from framework.precision import bfloat16_if_fast
 from framework.rewards.sequence import Pairs, backward, ends_of
 from framework.types import Tokens
 

@@ -22,7 +22,7 @@ from experiments.benchmarks.in_turn import COLUMNS, InTurn, asked, keep, lines, 
 from framework.errors import MissingExtraError
 from framework.lm.layout import hidden_states, pack, trees
 from framework.lm.logprobs import output_head, weighted_nll
-from framework.lm.precision import bfloat16_if_fast, computing
+from framework.precision import bfloat16_if_fast, computing
 from framework.types import Tokens
 
 _RATE, _CLIP = 1e-4, 1.0

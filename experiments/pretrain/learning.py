@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from framework.config import Count, Fraction, NonNegative, NonNegativeCount, Positive
 from framework.lm.logprobs import weighted_nll
-from framework.lm.precision import computing
+from framework.precision import computing
 
 Rows = NDArray[np.uint16]  # [R, T]
 _NO_MARK = 262  # the first token that is neither a mark nor a single byte

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from framework.algorithms.networks import NetworkPolicy, network_policy
 from framework.config import Count, NonNegative, NonNegativeCount, Positive
 from framework.interfaces import Policy, WarmStart
-from framework.lm.precision import computing
+from framework.precision import computing
 from framework.types import Demonstration, Floats, Ints
 
 

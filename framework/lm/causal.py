@@ -18,7 +18,7 @@ from framework.lm.adapters import Full, Lora
 from framework.lm.generate import generate, stream
 from framework.lm.layout import Rows, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
-from framework.lm.precision import bfloat16_if_fast, computing
+from framework.precision import bfloat16_if_fast, computing
 from framework.types import Completion, Conversation, Ends, Ints, Likelihoods, Message, Reading, Sampling, Scores, Tokens
 
 _TOGETHER = 1_024  # states whose likeliest token is sought together

@@ -59,7 +59,7 @@ class LineTable:
     def features(self, lines: Ints) -> Tensor:
         """Features `[n, K, D]` of distinct lines (never number 0), from the cache where they are there.
 
-        They are float32, or as they are kept where autocast will have matrices in bfloat16 anyway (`framework.lm.precision`).
+        They are float32, or as they are kept where autocast will have matrices in bfloat16 anyway (`framework.precision`).
         An encoder that learns is read anew wherever gradients are wanted; what was cached before is void from then on.
         """
         if self._encoder.trainable and torch.is_grad_enabled():

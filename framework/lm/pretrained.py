@@ -18,7 +18,7 @@ from framework.data_packages import package_file
 from framework.errors import ConfigError
 from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder, Standardiser
-from framework.lm.precision import bfloat16_if_fast
+from framework.precision import bfloat16_if_fast
 
 _BATCH_TOKENS, _LEARNING_TOKENS = 8_192, 2_048  # tokens of one forward pass, without gradients and with them
 _KEPT_TOKENS = 8_192  # whose activations wait for the backward pass (six layers deep 150 kB each); those of more are computed again

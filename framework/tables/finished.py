@@ -25,6 +25,8 @@ REFERENCES = ("random", "best_constant", "heuristic", "optimum", "expert")
 LEADS = {f"ahead_of_{rival}": rival for rival in ("heuristic", "best_constant")}
 WITHIN = "within limits: "
 """Before the name of what is said of runs that were to keep cost limits: the share of the constrained optimum, and costs."""
+COST = "cost: "
+"""Before the name of a safety cost and its limit: violations an episode in unseen wordings."""
 VALIDATION_LOSS = "validation loss"
 _NO_PART_OF_A_RESULT = ("seed", "device", "threads", "checkpoint", "resume", "tracker", "experiment")
 
@@ -117,6 +119,12 @@ def _read(path: Path) -> Finished:
 def _of_policy(summary: Mapping[str, Any]) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
     estimates = {name: _estimate(summary[name]) for name in SCORES if name in summary}
     others = {name: _scores_of_reference(summary, name) for name in REFERENCES if name in summary["references"]}
+    for name, cost in summary["costs"].items():
+        column = f"{COST}{name}" if cost["limit"] is None else f"{COST}{name} ≤ {cost['limit']:g}"
+        estimates[column] = _exactly(float(cost["mean"]))
+        for rival, known in others.items():
+            if name in (costs := summary["costs_of_references"][rival]):
+                known[column] = _exactly(float(costs[name]))
     for split, block in ((name, part) for name, part in summary.items() if isinstance(part, dict) and "rivals" in part):
         rivals = block["rivals"]
         estimates[split] = _estimate(block["return"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -10,7 +11,7 @@ from statistics import mean, median
 import matplotlib
 from rich.table import Table
 
-from framework.tables.finished import LEADS, SCORES, VALIDATION_LOSS, WITHIN, Row, main_score
+from framework.tables.finished import COST, LEADS, SCORES, VALIDATION_LOSS, WITHIN, Row, main_score
 from framework.types import Estimate
 
 matplotlib.use("Agg")
@@ -51,7 +52,8 @@ class Sheet:
 
 
 def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
-    """A table for each world or data source, and one for each of its splits of recorded cases."""
+    """Worlds side by side where there are several, then tables for each world or data source."""
+    yield from _side_by_side(rows)
     for subject in dict.fromkeys(row.subject for row in rows):
         here = [row for row in rows if row.subject == subject]
         first = next(row for row in here if row.runs)
@@ -60,13 +62,44 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
             continue
         scores = [[row.name, _seeds(row), *(_cell(row, name) for name in SCORES), *_effort(row)] for row in here]
         yield Sheet(subject, ["policy", "seeds", *SCORES.values(), "steps", "time"], scores)
+        yield from _costs(subject, here)
         yield from _within_limits(subject, here)
         yield from _signals(subject, here)
-        for split in (name for name in here[0].estimates if name not in SCORES):
+        for split in dict.fromkeys(name.split("/")[0] for name in first.estimates if name.endswith(tuple(LEADS))):
             names = [split, *(f"{split}/{lead}" for lead in LEADS)]
             outcomes = [[row.name, _seeds(row), *(_cell(row, name) for name in names)] for row in here]
             columns = ["policy", "seeds", "mean outcome", *(lead.replace("_", " ") for lead in LEADS)]
             yield Sheet(f"{subject}: recorded cases ({split}), scored by what truly happened", columns, outcomes)
+
+
+def _side_by_side(rows: Sequence[Row]) -> Iterator[Sheet]:
+    """A line for each world, a column for each policy that was trained in several of them and for what it is compared with; a sheet for each score."""
+    worlds: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        worlds.setdefault(row.subject, {})[row.name] = row
+    worlds = {world: here for world, here in worlds.items() if not any(row.runs and row.runs[0].tuned for row in here.values())}
+    shared = Counter(name for here in worlds.values() for name in here)
+    names = [name for name, count in shared.items() if count > 1]
+    trained = sorted((name for name in names if any(here[name].runs for here in worlds.values() if name in here)), key=_mean_score(worlds))
+    if not trained:
+        return
+    last = [name for name in names if name in ("optimum", "expert")]
+    columns = [*(name for name in names if name not in (*trained, *last)), *trained, *last]
+    for score, told in SCORES.items():
+        lines = [[world, *(_cell(here[name], score) if name in here else "" for name in columns)] for world, here in worlds.items()]
+        yield Sheet(f"{len(worlds)} worlds: {told}", ["world", *columns], lines)
+
+
+def _mean_score(worlds: Mapping[str, Mapping[str, Row]]) -> Callable[[str], float]:
+    return lambda name: mean(here[name].estimates["score"].mean for here in worlds.values() if name in here)
+
+
+def _costs(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
+    """Violations of each safety cost, beside its limit."""
+    names = list(dict.fromkeys(name for row in rows for name in row.estimates if name.startswith(COST)))
+    if names:
+        lines = [[row.name, _seeds(row), *(_cell(row, name) for name in names)] for row in rows]
+        yield Sheet(f"{world}: safety costs an episode, unseen wordings", ["policy", "seeds", *(name.removeprefix(COST) for name in names)], lines)
 
 
 def _within_limits(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:

@@ -138,6 +138,27 @@ def test_runs_within_limits_have_a_sheet_of_their_own(tmp_path: Path) -> None:
     assert sheet.lines == [["ppo_lagrangian, lm=minilm, no warm start", "1 seed", interval, interval, "0.120", "0.120"]]
 
 
+def test_worlds_stand_side_by_side_where_there_are_several(runs: Path, tmp_path: Path) -> None:
+    assert not any("worlds" in sheet.title for sheet in sheets(rows([runs])))
+    for seed in (0, 1):
+        write(tmp_path / "other" / str(seed), summary(seed=seed, score=0.7 + seed / 10, environment="Other"))
+    write(tmp_path / "faq", tuned("full", 0, 0.5, 0.3))
+    found = [sheet for sheet in sheets(rows([tmp_path])) if sheet.title.startswith("2 worlds")]
+    assert [sheet.title for sheet in found] == ["2 worlds: score (test)", "2 worlds: known wordings", "2 worlds: shifted world"]
+    assert found[0].columns == ["world", "random", "best constant", "heuristic", "ppo, lm=minilm, no warm start", "optimum"]  # tfidf is in one of them alone
+    assert found[0].lines[1] == ["toy/Other", "0.000", "0.400", "0.800", str(bootstrap((0.7, 0.8))), "1.000"]
+    assert found[2].lines[1][3] == "0.500"
+
+
+def test_safety_costs_stand_beside_their_limits(tmp_path: Path) -> None:
+    for seed, mean in enumerate((0.2, 0.3)):
+        write(tmp_path / str(seed), summary(seed=seed, costs={"harm": {"mean": mean, "limit": 0.1}, "delay": {"mean": 0.5, "limit": None}}))
+    sheet = next(sheet for sheet in sheets(rows([tmp_path])) if "safety costs" in sheet.title)
+    assert sheet.columns == ["policy", "seeds", "harm ≤ 0.1", "delay"]
+    assert sheet.lines[0] == ["random", "", "0.050", ""]
+    assert sheet.lines[-2] == ["ppo, lm=minilm, no warm start", "2 seeds", str(bootstrap((0.2, 0.3))), "0.500"]
+
+
 def climbed(onset: int | None, **warned: int | None) -> dict[str, Any]:
     return {"ledger": [], "exploited": None if onset is None else {"onset": onset}, "warned": warned}
 

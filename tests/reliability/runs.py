@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from framework.assemble import assemble
 from framework.cli import prepare
-from framework.config import CONF, build_domain, to_dict
+from framework.config import CONF
 from framework.experiment import Experiment, Run
-from framework.interfaces import Domain
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("domain=healthcare", "domain.environment=NewbornTriage")  # a world whose optimum is found in a second, and takes little memory
@@ -39,20 +34,7 @@ def built_here(directory: Path, *arguments: str) -> tuple[Experiment, Run]:
     with open_dict(config):
         del config["hydra"]
     directory.mkdir(parents=True, exist_ok=True)
-    with patch("framework.assemble.build_domain", _domain):
-        return assemble(config, directory, choices, overrides, None)
-
-
-def _domain(node: Mapping[str, Any]) -> Domain:
-    """What was solved for the last run is solved for the next one, if that is in the same world; to solve it takes longer than most of these runs."""
-    return solved_domain(json.dumps(to_dict(node)))
-
-
-@lru_cache(maxsize=1)
-def solved_domain(settings: str) -> Domain:
-    """The domain that these settings build."""
-    domain: Domain = build_domain(json.loads(settings))
-    return domain
+    return assemble(config, directory, choices, overrides, None)
 
 
 def start_here(directory: Path, *arguments: str) -> Run:

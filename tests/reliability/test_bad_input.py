@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import QUICK, Command, Start, solved_domain
+from runs import QUICK, Command, Start
 
 from domains.finance.credit_desk import data
 from framework.errors import CheckpointError, ConfigError, MissingExtraError, UserError
@@ -159,7 +159,7 @@ def test_a_missing_extra(package: str, arguments: tuple[str, ...], message: str,
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
     data.applicants.cache_clear()
-    solved_domain.cache_clear()
+    monkeypatch.setattr("framework.config._built_last", {})  # the data must be looked for
     with pytest.raises(MissingExtraError, match=message):
         start(tmp_path / "run", *FEW, *arguments)
 

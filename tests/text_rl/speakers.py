@@ -98,9 +98,15 @@ def write_micro(directory: Path) -> Path:
     return directory
 
 
-def fresh(micro: Path, world: type[OneTurn] = OneTurn, adapter: Full | Lora | None = None, temperature: float = 1.0) -> GenerativePolicy:
+def fresh(
+    micro: Path,
+    world: type[OneTurn] = OneTurn,
+    adapter: Full | Lora | None = None,
+    temperature: float = 1.0,
+    dtype: Literal["auto", "bfloat16"] = "auto",
+) -> GenerativePolicy:
     torch.manual_seed(0)
-    lm = CausalLM(str(micro), adapter=adapter or Full())
+    lm = CausalLM(str(micro), adapter=adapter or Full(), dtype=dtype)
     policy = GenerativePolicy(lm, Probe(world), max_tokens=3, temperature=temperature, evaluation_temperature=0.0, critic_width=32)
     policy.prepare((), CPU)
     return policy

@@ -57,6 +57,15 @@ def test_what_was_kept_when_sampling_is_what_is_computed_again(adapter: Full | L
     torch.testing.assert_close(states, policy.states([said.observation for said in played.said]), rtol=0, atol=2e-5)
 
 
+def test_in_bfloat16_it_is_computed_again_as_nearly_as_that_goes(micro: Path) -> None:
+    policy = fresh(micro, dtype="bfloat16")
+    played = batch(policy)
+    logprobs, states = scored(policy, list(played.said))
+    torch.testing.assert_close(logprobs, played.logprobs, rtol=0, atol=5e-2)
+    assert not torch.equal(logprobs, torch.cat([plain(policy, said) for said in played.said]))  # which is float32
+    assert logprobs.dtype == states.dtype == torch.float32
+
+
 def first_gradient(policy: GenerativePolicy, algo: PolicyGradient, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Tensor], Batch]:
     """What the first batch would have changed, and that batch."""
     seen: list[Batch] = []
