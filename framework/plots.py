@@ -20,6 +20,7 @@ _LINES = {
     "best_constant": ("#888888", "--"),
     "random": ("#888888", ":"),
 }
+_LABEL = 0.06  # height of a line's label, of the axis
 
 
 def learning_curve(
@@ -37,12 +38,14 @@ def learning_curve(
     figure, panels = plt.subplots(1 + bool(climbed), figsize=(7, 6 if climbed else 4), sharex=True, squeeze=False, layout="constrained")
     axes = panels[0, 0]
     _band(axes, points, "#2166ac", "policy, validation split")
-    for name, (colour, style) in _LINES.items():
-        if name in references:
-            axes.axhline(references[name], color=colour, linestyle=style, linewidth=1)
-            axes.annotate(
-                name.replace("_", " "), (1.0, references[name]), xycoords=("axes fraction", "data"), fontsize=8, color=colour, va="bottom", ha="right"
-            )
+    drawn = {name: references[name] for name in _LINES if name in references}
+    for name, value in drawn.items():
+        axes.axhline(value, color=_LINES[name][0], linestyle=_LINES[name][1], linewidth=1)
+    low, high = axes.get_ylim()
+    for name, value in drawn.items():
+        crowded = any(0 < other - value < _LABEL * (high - low) for other in drawn.values())  # a label above the line would run into another line's
+        place = {"va": "top" if crowded else "bottom", "ha": "right", "xycoords": ("axes fraction", "data")}
+        axes.annotate(name.replace("_", " "), (1.0, value), fontsize=8, color=_LINES[name][0], **place)
     axes.set(ylabel="gold return")
     if climbed:
         _band(panels[1, 0], climbed, "#b2182b", "policy, training episodes")
