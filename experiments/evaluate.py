@@ -55,7 +55,7 @@ class Evaluate(Experiment):
     def _policy(self, run: Run, directory: Path, record: Mapping[str, Any]) -> None:
         run.policy.load(directory, run.device)
         summary, evaluations = judge(run, self.episodes, bool(record.get("constrained")))
-        summary |= {key: record[key] for key in ("before", "best", "env_steps", "wall_s")}
+        summary |= {key: record[key] for key in ("before", "curve", "best", "env_steps", "wall_s")}
         write_json(run.directory / "summary.json", summary)
         write_report(summary, evaluations, run.directory, run.title)
         print_summary(summary, run.directory)

@@ -46,6 +46,7 @@ class Finished:
     wall_s: float
     tuned: bool  # a language model on data; otherwise a policy in a world
     climbed: Mapping[str, Any] | None  # what its ledger says, where it learnt from another reward than gold
+    curve: Sequence[float]  # gold return on the validation split, from before the algorithm began to after it ended
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def _read(path: Path) -> Finished:
         float(summary["wall_s"]),
         tuned,
         summary.get("climbed"),
+        [] if tuned else [float(estimate["mean"]) for _, estimate in summary.get("curve", ())],
     )
 
 

@@ -11,6 +11,7 @@ from statistics import mean, median
 import matplotlib
 from rich.table import Table
 
+from framework.statistics import bootstrap
 from framework.tables.finished import COST, LEADS, SCORES, VALIDATION_LOSS, WITHIN, Row, main_score
 from framework.types import Estimate
 
@@ -64,6 +65,7 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
         yield Sheet(subject, ["policy", "seeds", *SCORES.values(), "steps", "time"], scores)
         yield from _costs(subject, here)
         yield from _within_limits(subject, here)
+        yield from _gains(subject, here)
         yield from _signals(subject, here)
         for split in dict.fromkeys(name.split("/")[0] for name in first.estimates if name.endswith(tuple(LEADS))):
             names = [split, *(f"{split}/{lead}" for lead in LEADS)]
@@ -108,6 +110,32 @@ def _within_limits(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
     for columns in dict.fromkeys(filter(None, names.values())):
         lines = [[row.name, _seeds(row), *(_cell(row, name) for name in columns)] for row in rows if names[row.name] == columns]
         yield Sheet(f"{world}: within cost limits (constrained optimum 1)", ["policy", "seeds", *(name.removeprefix(WITHIN) for name in columns)], lines)
+
+
+def _gains(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
+    """How much of the gold that learning from gold wins is won by learning from another reward, all else being equal, by the end of a run."""
+    lines = []
+    for row in rows:
+        gold = next((other for other in rows if row.runs and other.runs and _apart_from_reward(other) == _apart_from_reward(row) and _pays_gold(other)), None)
+        if gold is None or _pays_gold(row):
+            continue
+        possible = mean(run.curve[-1] - run.curve[0] for run in gold.runs)
+        cells = [bootstrap([value(run) for run in row.runs]) for value in (lambda run: run.curve[0], lambda run: run.curve[-1], lambda run: max(run.curve))]
+        share = shown(bootstrap([(run.curve[-1] - run.curve[0]) / possible for run in row.runs])) if possible > 0 else "nothing was won by gold"
+        lines.append([row.name, _seeds(row), *(f"{cell.mean:.3f}" for cell in cells), f"{possible:.3f} ({_seeds(gold)})", share])
+    if lines:
+        columns = ["policy", "seeds", "gold at the start", "at the end", "at its height", "gain by gold", "share of it"]
+        yield Sheet(f"{world}: gold won by another reward, validation split", columns, lines)
+
+
+def _pays_gold(row: Row) -> bool:
+    return row.runs[0].choices.get("reward") == "gold" and bool(row.runs[0].curve)
+
+
+def _apart_from_reward(row: Row) -> tuple[object, ...]:
+    run = row.runs[0]
+    choices = [value for name, value in run.choices.items() if name != "reward"]
+    return *choices, *sorted((name, repr(value)) for name, value in run.settings.items() if not name.startswith("reward"))
 
 
 def _signals(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:

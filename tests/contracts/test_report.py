@@ -159,6 +159,22 @@ def test_safety_costs_stand_beside_their_limits(tmp_path: Path) -> None:
     assert sheet.lines[-2] == ["ppo, lm=minilm, no warm start", "2 seeds", str(bootstrap((0.2, 0.3))), "0.500"]
 
 
+def test_what_another_reward_wins_of_gold_is_held_against_what_gold_wins(tmp_path: Path) -> None:
+    def curve(*gold: float) -> list[list[Any]]:
+        return [[steps, around(mean)] for steps, mean in enumerate(gold)]
+
+    for seed, end in enumerate((-2.0, -4.0)):
+        write(tmp_path / f"gold-{seed}", summary(seed=seed, curve=curve(-8.0, end)), {"reward": {"name": "gold"}, "algo": {"steps": 9}})
+        write(
+            tmp_path / f"other-{seed}", summary(seed=seed, reward="ensemble", curve=curve(-8.0, end, end - 1)), {"reward": {"members": 5}, "algo": {"steps": 9}}
+        )
+    write(tmp_path / "longer", summary(reward="proxy", curve=curve(-8.0, -9.0)), {"algo": {"steps": 18}})  # gold was not learnt from so
+    sheet = next(sheet for sheet in sheets(rows([tmp_path])) if "won by another reward" in sheet.title)
+    assert [list(line) for line in sheet.lines] == [
+        ["ppo, lm=minilm, no warm start, reward=ensemble", "2 seeds", "-8.000", "-4.000", "-3.000", "5.000 (2 seeds)", str(bootstrap((1.0, 0.6)))]
+    ]
+
+
 def climbed(onset: int | None, **warned: int | None) -> dict[str, Any]:
     return {"ledger": [], "exploited": None if onset is None else {"onset": onset}, "warned": warned}
 
