@@ -23,6 +23,7 @@ from framework.rewarded import RewardedWorld
 from framework.rewards.gold import Gold
 from framework.rewards.guard import Guard
 from framework.rollout import observations
+from framework.seeding import chance_apart
 from framework.summary import judge, print_summary, stories_table
 from framework.types import Estimate
 
@@ -55,7 +56,8 @@ class Train(Experiment):
         resumed, directory = run.settings.resume, None
         if run.algorithm.constrained:
             check_limits(run.domain)
-        reward = self._reward(run)
+        with chance_apart(run.settings.seed):  # so that a policy begins as it would begin on gold
+            reward = self._reward(run)
         if resumed:
             directory, record = open_checkpoint(Path(resumed))
             if record["finished"]:
