@@ -15,7 +15,7 @@ from framework.errors import CheckpointError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
 from framework.interfaces import Algorithm, Learning, RewardModel, Tuning, World
-from framework.ledger import beside_gold, entry, exploited, warned
+from framework.ledger import RECENT, beside_gold, entry, exploited, warned
 from framework.plots import learning_curve
 from framework.progress import progress
 from framework.report import write_report
@@ -122,7 +122,7 @@ class Train(Experiment):
                 earned = metrics.get("rollout/return" if reward is None else "rollout/gold_return")
                 tell(env_steps, "" if earned is None else f"return {earned:.2f}")
                 run.tracker.log(metrics, env_steps)
-                if not record["ledger"]:  # the first episodes, of the policy as it was: what signals are measured by
+                if not record["ledger"] and len(record["episodes"]) >= RECENT:  # of the policy as it was: what signals are measured by
                     self._look(record)
                 if env_steps >= len(record["curve"]) * every:
                     self._point(run, record)

@@ -20,7 +20,7 @@ import numpy as np
 from framework.statistics import bootstrap, correlation
 
 KEPT = 1_000  # training episodes that a look goes back on: a correlation of them is known to within 0.06
-_RECENT = 100  # that go into a mean, as many as Stable-Baselines3 averages returns over
+RECENT = 100  # that go into a mean, as many as Stable-Baselines3 averages returns over; the first look waits for so many
 Account = Mapping[str, float]
 """Of one training episode: `gold`, what the domain paid; `reward`, what the reward paid; and each of its doubts, a mean over turns."""
 
@@ -28,7 +28,7 @@ Account = Mapping[str, float]
 def beside_gold(metrics: Mapping[str, float], told: Mapping[str, float], episodes: Sequence[Account]) -> dict[str, float]:
     """What an algorithm tells, with its return called `rollout/reward`, gold and doubts of the same episodes beside it, and what the reward tells of itself."""
     renamed = {"rollout/reward" if name == "rollout/return" else name: value for name, value in metrics.items()}
-    means = {name: float(np.mean(values)) for name, values in _columns(episodes[-_RECENT:]).items() if name != "reward"}
+    means = {name: float(np.mean(values)) for name, values in _columns(episodes[-RECENT:]).items() if name != "reward"}
     gold = {"rollout/gold_return": means.pop("gold")} if episodes else {}
     return renamed | gold | {f"reward/{name}": value for name, value in {**told, **means}.items()}
 
