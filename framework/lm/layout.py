@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from framework.errors import ConfigError
 from framework.lm.logprobs import output_head
@@ -27,6 +28,7 @@ from framework.types import Floats, Ints, Tokens
 
 _CONTEXTS = 8  # contexts that a row of branches may be long: one in eight tokens at most is then read again in another row
 _SLACK = 1 / 8  # of a batch's rows that may be padding
+_PLAIN_WIDTH = 320  # tokens of a row; the attention of longer ones, a number for each pair of tokens, is more than caches hold
 _OWN = 1 / 4  # of its context that an example may read by itself and still leave another's context where they part
 
 
@@ -124,7 +126,7 @@ def hidden_states(model: Any, rows: Rows, at: Tensor | None = None) -> Tensor:
         raise ConfigError("lm", f"some layers see {window} tokens at most, and an example has {rows.depth}; cut the examples or take another model")
     seen = torch.zeros(rows.mask.shape, dtype=network.dtype, device=rows.mask.device).masked_fill(~rows.mask, torch.finfo(network.dtype).min)
     places = rows.sources if at is None else at
-    with _finished_at(network, places, rows.ids.shape):
+    with _finished_at(network, places, rows.ids.shape), _attending(rows.ids):
         states: Tensor = network(input_ids=rows.ids, position_ids=rows.positions, attention_mask=seen, use_cache=False).last_hidden_state
     return states.flatten(0, 1)[places]
 
@@ -154,6 +156,21 @@ def _finished_at(network: Any, places: Tensor, shape: torch.Size) -> Iterator[No
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _attending(ids: Tensor) -> Iterator[None]:
+    """On a processor, short rows `[R, T]` attend by plain products in bfloat16: the fused kernel's backward pass takes up to four times as long."""
+    if ids.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled() or ids.shape[1] > _PLAIN_WIDTH:
+        yield
+        return
+    allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # by its name for GPUs alone, but heeded on processors too
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(allowed)
 
 
 def backbone(model: Any) -> Any:

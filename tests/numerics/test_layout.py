@@ -79,6 +79,15 @@ def test_packed_equals_alone(network: Any, budget: int, batch_tokens: int) -> No
     assert (a - b).norm() < 1e-5 * b.norm()
 
 
+def test_in_bfloat16_it_is_the_same_but_for_rounding() -> None:
+    network, data, allowed = model(), examples(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    exact = gradients(network, total(network, pack(trees(data)[0])))
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = gradients(network, total(network, pack(trees(data)[0])))
+    assert 1e-5 < float((coarse - exact).norm() / exact.norm()) < 0.03
+    assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() is allowed
+
+
 def test_the_loss_is_that_of_transformers_on_a_padded_batch() -> None:
     network, data = model(), examples(weights=1.0)
     width = max(len(x.ids) for x in data)
