@@ -176,11 +176,13 @@ def build_domain(node: Mapping[str, Any]) -> Any:
     worlds, environment = node["worlds"], node["environment"]
     if environment not in worlds:
         raise ConfigError("domain.environment", f"{node['name']} has no world {environment!r}{near(str(environment), worlds)}")
-    settings = repr((environment, worlds[environment]))
+    rehearsal = _value(bool, node.get("rehearsal", False), "domain.rehearsal")
+    settings = repr((environment, worlds[environment], rehearsal))
     if settings not in _built_last:
         _built_last.clear()
         gc.collect()  # an optimum's tables may take a gigabyte, and parts refer to one another in circles: the last ones go before the next come
-        _built_last[settings] = build(worlds[environment], f"domain.worlds.{environment}")
+        _built_last[settings] = domain = build(worlds[environment], f"domain.worlds.{environment}")
+        domain.rehearsal = rehearsal
     return _built_last[settings]
 
 

@@ -128,7 +128,8 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """Which run this is."""
         world = {"domain": self.domain.name, "environment": self.domain.environment} if "domain" in self.parts else {}
-        return {**world, **self.names, "seed": self.settings.seed}
+        rehearsal = {"rehearsal": True} if "domain" in self.parts and self.domain.rehearsal else {}
+        return {**world, **rehearsal, **self.names, "seed": self.settings.seed}
 
     @property
     def title(self) -> str:
@@ -138,7 +139,7 @@ class Run:
             return f"{n.get('data', '')}, {n.get('algo', '')}, lm={n['lm']} ({n['adapter']}), seed {self.settings.seed}".lstrip(", ")
         i = self.identity
         paid = f", reward: {n['reward']}" if n.get("reward", "gold") != "gold" else ""
-        return f"{i['domain']}/{i['environment']}, {n.get('algo')}{paid}, lm={n['lm']} ({n['adapter']}), warm start: {n['warm_start']}, seed {i['seed']}"
+        return f"{world_of(i)}, {n.get('algo')}{paid}, lm={n['lm']} ({n['adapter']}), warm start: {n['warm_start']}, seed {i['seed']}"
 
     def check_against(self, record: Mapping[str, Any], directory: Path, whole: bool = False) -> None:
         """Compares a checkpoint's configuration with this run's where a policy depends on it.
@@ -151,6 +152,11 @@ class Run:
         )
         if told := differences(ours, theirs):
             raise CheckpointError(f"{directory}: of another configuration: {told}. Leave these settings out to take the checkpoint's own")
+
+
+def world_of(identity: Mapping[str, Any]) -> str:
+    """The name of a run's world, with a mark where its results must not be taken for those of the test split."""
+    return f"{identity['domain']}/{identity['environment']}{' (rehearsal)' if identity.get('rehearsal') else ''}"
 
 
 _POLICY_DEPENDS_ON = ("policy", "lm", "adapter")

@@ -133,6 +133,7 @@ class Domain(ABC):
     acts: tuple[str, ...]
     cost_limits: Mapping[str, float]
     splits: tuple[str, ...] = SPLITS
+    rehearsal: bool = False  # whether wordings held out of the training ones stand in for the test's, so that settings can be chosen by them
     phrases: ClassVar[Path | None] = None  # YAML: how acts are said and understood (see `framework.free_text`)
     proxy: ClassVar[str] = ""  # what the exploitable stand-in for the reward is, in a line
     real_splits: Mapping[str, int] = {}  # splits of recorded cases with true outcomes, and how many: scored by what happened

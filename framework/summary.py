@@ -12,7 +12,7 @@ from rich.table import Table
 
 from framework.constrained import constrained_score, excess
 from framework.evaluation import Evaluation, evaluate
-from framework.experiment import Run
+from framework.experiment import Run, world_of
 from framework.interfaces import Domain
 from framework.ledger import told_in_words
 from framework.policies.scripted import ReferencePolicy
@@ -88,7 +88,7 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     console = Console(width=110)
     paid = f" · reward: {summary['reward']}" if summary.get("reward", "gold") != "gold" else ""
     chosen = f"{summary['algo']}{paid} · lm={summary['lm']} ({summary['adapter']}) · warm start: {summary['warm_start']} · seed {summary['seed']}"
-    title = f"{summary['domain']}/{summary['environment']} · {chosen}"
+    title = f"{world_of(summary)} · {chosen}"
     table = Table(title=title, title_justify="left")
     for column in ("policy", "return [95 %]", "score [95 %]", *summary["costs"]):
         table.add_column(column, justify="left" if column == "policy" else "right")

@@ -33,6 +33,10 @@ FUNCTION_WORDS = frozenset(
     """.split()
 )
 
+UNSEEN = ("test", "real_unseen")
+"""Splits whose wordings are never trained on."""
+
+_REHEARSED = 5  # of so many wordings one is held out
 _WORD = re.compile(r"[a-z]+")
 _ENDING = re.compile(r"(?<=[a-z]{3})(?:ings?|ed|es|s|ly)$")
 
@@ -68,6 +72,23 @@ def load_bank(path: Path) -> Bank:
             if not utterances or not all(isinstance(u, str) and u.strip() == u and u and "\n" not in u for u in utterances):
                 raise ValueError(f"{path}: {topic}.{value}: expected a list of one-line utterances")
     return bank
+
+
+def bank_of(folder: Path, split: str, rehearsal: bool = False) -> Bank:
+    """What is said in a split: `test.yaml` in those of unseen wordings, `train.yaml` in all others.
+
+    In a rehearsal nothing is taken from `test.yaml`: every fifth training wording is held out, and stands in for it.
+    """
+    unseen = split in UNSEEN
+    if not rehearsal:
+        return load_bank(folder / ("test.yaml" if unseen else "train.yaml"))
+    bank = load_bank(folder / "train.yaml")
+    return {topic: {value: _part(utterances, unseen) for value, utterances in values.items()} for topic, values in bank.items()}
+
+
+def _part(utterances: tuple[str, ...], held_out: bool) -> tuple[str, ...]:
+    """A fifth of them, or the others; all where there are too few to part."""
+    return tuple(said for number, said in enumerate(utterances) if (number % _REHEARSED == _REHEARSED - 1) is held_out) or utterances
 
 
 def pick(wordings: Sequence[str], n: int, chance: float) -> tuple[list[str], float]:

@@ -14,7 +14,7 @@ from framework.interfaces import SPLITS, World
 from framework.played import PlayedDomain
 from framework.rollout import Choose
 from framework.types import Bools
-from framework.wordings import load_bank
+from framework.wordings import bank_of
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _DONE = 6
@@ -63,7 +63,7 @@ class BabyAI(PlayedDomain):
             env = gymnasium.make(level, disable_env_checker=True, max_steps=self.max_steps)
         except gymnasium.error.Error as error:
             raise ConfigError(f"domain.worlds.{self.environment}.{setting}", f"gymnasium does not make {level!r}: {error}") from error
-        describer = Describer(load_bank(_WORDINGS / ("test.yaml" if split == "test" else "train.yaml")))
+        describer = Describer(bank_of(_WORDINGS, split, self.rehearsal))
         return GymWorld(env, self.acts, describer, self.max_steps, allowed)
 
     def expert(self, world: World, number: int) -> Choose:

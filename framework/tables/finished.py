@@ -15,6 +15,7 @@ import yaml
 
 from framework.config import flat
 from framework.errors import ConfigError
+from framework.experiment import world_of
 from framework.statistics import bootstrap
 from framework.types import Estimate
 
@@ -104,7 +105,7 @@ def _read(path: Path) -> Finished:
     estimates, others = _of_model(summary) if tuned else _of_policy(summary)
     return Finished(
         path.parent,
-        str(summary["data"]) if tuned else f"{summary['domain']}/{summary['environment']}",
+        str(summary["data"]) if tuned else world_of(summary),
         {group: str(summary.get(group, "gold") if group == "reward" else summary[group]) for group in CHOICES if not tuned or group in summary},
         int(summary["seed"]),
         {key: value for key, value in settings.items() if key.split(".")[0] not in _NO_PART_OF_A_RESULT},

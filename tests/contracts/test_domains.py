@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import itertools
 import json
@@ -17,8 +18,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.check_domain import CheckDomain
-from framework import conformance
-from framework.config import config_folders, load_domain, options
+from framework import conformance, wordings
+from framework.config import CONF, build_domain, config_folders, load_domain, options, to_dict
 from framework.conformance import RULES, Rule, check_domain, run_rule, speed
 from framework.interfaces import Domain
 from framework.interview import Interview, InterviewDomain, InterviewOracle, InterviewWorld
@@ -36,6 +37,7 @@ def worlds() -> list[tuple[str, str]]:
 def domain(name: str, environment: str) -> Domain:
     loaded: Domain = load_domain(name, environment)
     if isinstance(loaded, PlayedDomain):
+        loaded = copy.deepcopy(loaded)  # others may be given the same one
         loaded.episodes = 50  # an expert who needs more to be told from chance is none
     return loaded
 
@@ -46,6 +48,30 @@ def domain(name: str, environment: str) -> Domain:
 def test_world_keeps_its_promise(world: tuple[str, str], rule: Rule) -> None:
     check = run_rule(rule, domain(*world))
     assert check.passed, check.detail
+
+
+@pytest.mark.parametrize(("name", "environment"), [world for world in worlds() if "rehearsal" in OmegaConf.load(CONF / "domain" / f"{world[0]}.yaml")])
+def test_a_rehearsal_holds_training_wordings_out_and_opens_no_others(name: str, environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    load = wordings.load_bank
+    monkeypatch.setattr(wordings, "load_bank", lambda path: (opened.append(path.name), load(path))[1])
+    settings = to_dict(OmegaConf.load(CONF / "domain" / f"{name}.yaml"))
+    rehearsal = build_domain({**settings, "environment": environment, "rehearsal": True})
+    for split in rehearsal.splits:
+        rehearsal.make(split)
+    assert opened and "test.yaml" not in opened
+    assert build_domain({**settings, "environment": environment}).make("test") and "test.yaml" in opened
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in (CONF.parent / "domains").glob("*/*/wordings/train.yaml")}), ids=lambda folder: folder.parent.name
+)
+def test_what_a_rehearsal_holds_out_is_in_no_other_split(folder: Path) -> None:
+    whole, known, held = wordings.load_bank(folder / "train.yaml"), wordings.bank_of(folder, "validation", True), wordings.bank_of(folder, "test", True)
+    parted = [(topic, value) for topic, values in whole.items() for value, said in values.items() if len(said) >= 5]
+    assert parted
+    for topic, value in parted:
+        assert sorted(known[topic][value] + held[topic][value]) == sorted(whole[topic][value]) and held[topic][value]
 
 
 @pytest.mark.parametrize(("name", "environment"), worlds())

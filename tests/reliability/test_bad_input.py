@@ -240,7 +240,7 @@ def test_what_a_finished_run_prints_can_be_done(finished: Path, start: Start, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["from_reward", "lora"])
+@pytest.mark.parametrize("preset", ["from_reward", "few_demonstrations", "lora"])
 def test_a_run_with_a_preset_is_evaluated_as_it_was_trained(preset: str, start: Start, tmp_path: Path) -> None:
     few = [f"experiment.{key}={value}" for key, value in {"episodes": 8, "curve_episodes": 8, "explore_episodes": 5, "curve_points": 1}.items()]
     few += ["algo.total_steps=64", "algo.n_envs=8", "algo.n_steps=8", "algo.batch_size=64", "warm_start=none", "tracker=none", "threads=1"]

@@ -15,7 +15,7 @@ from framework.environments import TextWorld
 from framework.finite import FiniteDomain
 from framework.free_text import grounds_of
 from framework.types import Bools, Floats, Grounds, Transition
-from framework.wordings import Bank, load_bank, pick
+from framework.wordings import Bank, bank_of, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _T = len(CHECKS)
@@ -153,4 +153,4 @@ class HelpDesk(FiniteDomain):
         """See `Domain`."""
         desk = self.model_of(split)
         assert isinstance(desk, Desk)
-        return HelpDeskWorld(desk, load_bank(_WORDINGS / ("test.yaml" if split == "test" else "train.yaml")), self.utterances)
+        return HelpDeskWorld(desk, bank_of(_WORDINGS, split, self.rehearsal), self.utterances)

@@ -39,7 +39,7 @@ from framework.config import Count, Fraction, NonNegative, NonNegativeCount
 from framework.environments import TextWorld
 from framework.finite import FiniteDomain
 from framework.types import Bools, Grounds, Transition
-from framework.wordings import Bank, load_bank, pick
+from framework.wordings import Bank, bank_of, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _MAX_STEPS = 12  # a legal episode has at most 9 acts: both checks, five sources, a promise, an ending
@@ -272,5 +272,5 @@ class PolicyDesk(FiniteDomain):
         """See `Domain`."""
         model = self.model_of(split)
         assert isinstance(model, PolicyDeskModel)
-        bank = load_bank(_WORDINGS / ("test.yaml" if split == "test" else "train.yaml"))
+        bank = bank_of(_WORDINGS, split, self.rehearsal)
         return PolicyDeskWorld(model, bank, self.utterances, self.distractors)

@@ -18,7 +18,7 @@ from framework.config import Count, NonNegative, Positive
 from framework.free_text import grounds_of
 from framework.interview import Interview, InterviewDomain, InterviewWorld
 from framework.types import Grounds
-from framework.wordings import Bank, load_bank, pick
+from framework.wordings import Bank, bank_of, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 
@@ -113,7 +113,7 @@ class CreditDesk(InterviewDomain):
 
     def make(self, split: str) -> CreditWorld:
         """See `Domain`; `real` plays the applicants held out of the twin in known wordings, `real_unseen` in those of the test split."""
-        bank = load_bank(_WORDINGS / ("test.yaml" if split in ("test", "real_unseen") else "train.yaml"))
+        bank = bank_of(_WORDINGS, split, self.rehearsal)
         if split in self.real_splits:
             return RecordedCreditWorld(self.numbers_of(split), bank, self.utterances, applicants()[1])
         return CreditWorld(self.numbers_of(split), bank, self.utterances)

@@ -12,7 +12,7 @@ from framework.config import Count, Fraction, NonNegative
 from framework.free_text import grounds_of
 from framework.interview import Interview, InterviewDomain, InterviewWorld
 from framework.types import Grounds
-from framework.wordings import Bank, load_bank, pick
+from framework.wordings import Bank, bank_of, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _ASIDE_EVERY = 3  # answers
@@ -76,5 +76,5 @@ class SuitabilityDesk(InterviewDomain):
 
     def make(self, split: str) -> SuitabilityWorld:
         """See `Domain`."""
-        bank = load_bank(_WORDINGS / ("test.yaml" if split == "test" else "train.yaml"))
+        bank = bank_of(_WORDINGS, split, self.rehearsal)
         return SuitabilityWorld(self.numbers_of(split), bank, self.utterances)

@@ -37,7 +37,7 @@ from framework.environments import TextWorld
 from framework.finite import FiniteDomain
 from framework.free_text import grounds_of
 from framework.types import Bools, Grounds, Transition
-from framework.wordings import Bank, load_bank, pick
+from framework.wordings import Bank, bank_of, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _SPARE_TURNS = 2  # in which nothing was said that is an act
@@ -229,7 +229,7 @@ class Merchant(FiniteDomain):
         """See `Domain`."""
         model = self.model_of(split)
         assert isinstance(model, MerchantModel)
-        return MerchantWorld(model, load_bank(_WORDINGS / ("test.yaml" if split == "test" else "train.yaml")), self.utterances)
+        return MerchantWorld(model, bank_of(_WORDINGS, split, self.rehearsal), self.utterances)
 
 
 def _parted(margin: float = 0.0, goodwill: float = 0.0, costs: Mapping[str, float] | None = None, takings: float = 0.0) -> Transition:

@@ -33,7 +33,7 @@ from framework.environments import TextWorld
 from framework.finite import FiniteDomain
 from framework.free_text import grounds_of
 from framework.types import Bools, Floats, Grounds, Transition
-from framework.wordings import Bank, load_bank, pick
+from framework.wordings import Bank, bank_of, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _CLOCK = "no one two three four five six seven eight nine ten eleven twelve".split()  # rounds
@@ -184,4 +184,4 @@ class QuestGiver(FiniteDomain):
         """See `Domain`."""
         model = self.model_of(split)
         assert isinstance(model, SessionModel)
-        return QuestGiverWorld(model, load_bank(_WORDINGS / ("test.yaml" if split == "test" else "train.yaml")), self.utterances)
+        return QuestGiverWorld(model, bank_of(_WORDINGS, split, self.rehearsal), self.utterances)

@@ -16,7 +16,7 @@ from framework.environments import TextWorld
 from framework.finite import FiniteDomain, FiniteOracle
 from framework.free_text import grounds_of
 from framework.types import Bools, Grounds, Transition
-from framework.wordings import Bank, load_bank
+from framework.wordings import Bank, bank_of, load_bank
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _OUTCOMES = ("outcome: the patient dies within ninety days", "outcome: the patient is alive after ninety days")
@@ -124,5 +124,5 @@ class IcuSepsis(FiniteDomain):
 
     def make(self, split: str) -> SepsisWorld:
         """See `Domain`."""
-        bank = load_bank(_WORDINGS / ("test.yaml" if split == "test" else "train.yaml"))
+        bank = bank_of(_WORDINGS, split, self.rehearsal)
         return SepsisWorld(self.model_of(split), bank, self.scatter, self.max_steps)
