@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: venv run test test-fast lint format clean
+.PHONY: venv run test test-fast lint format results clean
 
 venv: $(STAMP)
 
@@ -33,6 +33,16 @@ lint: venv
 format: venv
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+# The README's tables of the eight worlds: 160 runs of two to ten minutes, one after the other.
+WORLDS := finance=SuitabilityDesk,CreditDesk healthcare=NewbornTriage,IcuSepsis gaming_npc=QuestGiver,Merchant customer_service=PolicyDesk,HelpDesk
+results: venv
+	for world in $(WORLDS); do \
+	  of="domain=$${world%%=*} domain.environment=$${world#*=} seed=0,1,2,3,4 tracker=none"; \
+	  $(PYTHON) run.py -m $$of lm=minilm,tfidf,random hydra.sweep.dir=multirun/$${world%%=*} && \
+	  $(PYTHON) run.py -m $$of preset=lora hydra.sweep.dir=multirun/$${world%%=*}-lora || exit 1; \
+	done
+	$(PYTHON) run.py experiment=report experiment.runs=multirun
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 def bfloat16_if_fast(device: torch.device) -> torch.dtype:
     """bfloat16 on processors with instructions for it, where it is several times faster; float32 elsewhere."""
@@ -15,10 +17,15 @@ def bfloat16_if_fast(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if supported() else torch.float32
 
 
-def computing(device: torch.device, dtype: Literal["auto", "float32", "bfloat16"] = "auto") -> torch.autocast:
-    """A context in which a network with float32 weights multiplies matrices in `dtype`; `auto` is `bfloat16_if_fast`.
+def chosen(device: torch.device, dtype: Precision = "auto") -> torch.dtype:
+    """The precision that a setting means: `auto` is `bfloat16_if_fast`."""
+    found: torch.dtype = bfloat16_if_fast(device) if dtype == "auto" else getattr(torch, dtype)
+    return found
+
+
+def computing(device: torch.device, dtype: Precision = "auto") -> torch.autocast:
+    """A context in which a network with float32 weights multiplies matrices in the chosen precision.
 
     Losses, norms and softmaxes stay float32, and gradients come back in the weights' own precision.
     """
-    chosen = bfloat16_if_fast(device) if dtype == "auto" else getattr(torch, dtype)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=chosen == torch.bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=chosen(device, dtype) == torch.bfloat16)

@@ -1,6 +1,6 @@
 """Sampling completions: transformers' `generate` against `framework.lm.generate`, the same model object (README.md beside this file).
 
-`python -m experiments.benchmarks.decoding [--rounds 5] [--prompts 8] [--samples 8] [--prompt 64] [--new 64] [--out FILE]`
+`python -m experiments.benchmarks.decoding [--rounds 5] [--prompts 8] [--samples 8] [--prompt 64] [--new 64] [--dtype auto] [--out FILE]`
 
 Both draw as many completions of as many prompts at temperature 1 on one torch thread; none of them ends early. Every round measures
 each case once, in turn; the first round is a warm-up. The result is the ratio within a round. Seconds are of processor time.
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from framework import precision
 from framework.experiment import write_json
 from framework.lm.generate import generate
 from framework.types import Sampling
@@ -50,7 +51,7 @@ def cases(network: LlamaForCausalLM, prompts: torch.Tensor, samples: int, new: i
         return network.generate(input_ids=rows, attention_mask=torch.ones_like(rows), **how)  # type: ignore[misc]
 
     def ours(onednn: bool) -> object:
-        with nullcontext() if onednn else patch("framework.lm.decoding._onednn_is_exact", lambda: False):
+        with nullcontext() if onednn else patch("framework.lm.decoding._packs", lambda weight, dtype: False):
             return generate(network, list(prompts.numpy()), Sampling(new), samples, end_ids=(), decode=str)
 
     return dict(zip(CASES, (theirs, lambda: ours(False), lambda: ours(True)), strict=True))
@@ -86,17 +87,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("prompt", 64, "tokens of a prompt"), ("new", 64, "tokens of a completion"),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s)")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="in which both multiply matrices")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     chosen = parser.parse_args(arguments)
     if min(chosen.rounds, chosen.prompts, chosen.samples, chosen.prompt, chosen.new) < 1:
         parser.error("every number must be at least 1")
+    chosen.dtype = str(precision.chosen(torch.device("cpu"), chosen.dtype)).removeprefix("torch.")
     torch.set_num_threads(1)
     network = model()
     prompts = torch.randint(4096, (chosen.prompts, chosen.prompt), generator=torch.Generator().manual_seed(1))
-    seconds = measure(cases(network, prompts, chosen.samples, chosen.new), chosen.rounds)
+    with precision.computing(torch.device("cpu"), chosen.dtype):
+        seconds = measure(cases(network, prompts, chosen.samples, chosen.new), chosen.rounds)
     Console(width=100).print(table(seconds, chosen.prompts * chosen.samples * chosen.new))
     if chosen.out:
-        write_json(chosen.out, {"machine": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": 1, "seconds": seconds})
+        machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": 1}
+        write_json(chosen.out, {"machine": machine, "dtype": chosen.dtype, "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from framework.errors import MissingExtraError
 from framework.interfaces import Learning
 from framework.lm.adapters import Full
 from framework.lm.causal import CausalLM
-from framework.precision import bfloat16_if_fast
+from framework.precision import Precision
 from framework.types import Pair, Tokens
 
 _RATE, _CLIP, _BETA, _WORDS = 1e-5, 1.0, 0.1, 4_096
@@ -61,8 +61,8 @@ def texts(n: int, seed: int = 0) -> list[dict[str, str]]:
 class Ours:
     """Steps of `DPO` on all pairs at once, and so the loop of `PreferenceDescent` with nothing around it."""
 
-    def __init__(self, directory: Path, rows: list[dict[str, list[int]]]) -> None:
-        self.lm = CausalLM(str(directory), adapter=Full())
+    def __init__(self, directory: Path, rows: list[dict[str, list[int]]], dtype: Precision) -> None:
+        self.lm = CausalLM(str(directory), adapter=Full(), dtype=dtype)
         self.lm.place(_CPU)
         self.dpo = DPO(
             n_epochs=10**6, batch_size=len(rows), learning_rate=_RATE, warmup=0.0, weight_decay=0.0, max_grad_norm=_CLIP,
@@ -82,7 +82,7 @@ class Ours:
         return total
 
 
-def compare(pairs: int, rounds: int, precomputed: bool) -> dict[str, Any]:
+def compare(pairs: int, rounds: int, precomputed: bool, dtype: Precision) -> dict[str, Any]:
     """Seconds of a step, both ways, and the losses; the first round is left out of the times."""
     try:
         from datasets import Dataset
@@ -94,14 +94,14 @@ def compare(pairs: int, rounds: int, precomputed: bool) -> dict[str, Any]:
         write_model(model)
         settings = DPOConfig(
             output_dir=place, per_device_train_batch_size=pairs, max_steps=rounds + 1, learning_rate=_RATE, lr_scheduler_type="constant",
-            max_grad_norm=_CLIP, beta=_BETA, use_cpu=True, bf16=bfloat16_if_fast(_CPU) == torch.bfloat16, gradient_checkpointing=False, max_length=None,
+            max_grad_norm=_CLIP, beta=_BETA, use_cpu=True, bf16=dtype == "bfloat16", gradient_checkpointing=False, max_length=None,
             precompute_ref_log_probs=precomputed, logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         tokenizer, data = PreTrainedTokenizerFast.from_pretrained(model), Dataset.from_list(texts(pairs))
         reference = None if precomputed else network()
         trainer = DPOTrainer(model=network(), ref_model=reference, args=settings, processing_class=tokenizer, train_dataset=data)
         rows = [dict(row) for row in cast(Dataset, trainer.train_dataset)]
-        found = InTurn(Ours(model, rows).step).run(trainer)
+        found = InTurn(Ours(model, rows, dtype).step).run(trainer)
     return found | {"tokens": sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows)}
 
 
@@ -113,7 +113,7 @@ def _tokens(row: dict[str, list[int]], side: str) -> Tokens:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     given = asked("dpo_step", "Preference optimisation, seconds of a step.", "pairs", arguments)
-    results = {name: compare(given.count, given.rounds, name == "precomputed") for name in ("default", "precomputed")}
+    results = {name: compare(given.count, given.rounds, name == "precomputed", given.dtype) for name in ("default", "precomputed")}
     shown = Table("TRL's reference", *COLUMNS)
     for name, found in results.items():
         for cells in lines(found, found["tokens"]):
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     Console().print(shown)
     for name, found in results.items():
         Console().print(f"{name}: {times_as_fast(found)}")
-    keep(given.out, {"rounds": given.rounds, "pairs": given.count}, results)
+    keep(given, results)
 
 
 if __name__ == "__main__":

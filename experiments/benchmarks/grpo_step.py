@@ -32,7 +32,7 @@ from framework.interfaces import Learning
 from framework.lm.adapters import Full, Lora
 from framework.lm.causal import CausalLM
 from framework.policies.generative import GenerativePolicy
-from framework.precision import bfloat16_if_fast
+from framework.precision import Precision
 from framework.types import Bools, Sampling, Transition
 
 _RATE, _CLIP, _WORDS, _GROUP, _PROMPT = 1e-5, 1.0, 4_096, 8, 64
@@ -94,8 +94,8 @@ class Speaker(GenerativePolicy):
 class Ours:
     """Batches of `algo=grpo`, nothing left out but the experiment around it."""
 
-    def __init__(self, directory: Path, adapter: Full | Lora, prompts: int, new: int) -> None:
-        self.policy = Speaker(CausalLM(str(directory), adapter=adapter), new)
+    def __init__(self, directory: Path, adapter: Full | Lora, prompts: int, new: int, dtype: Precision) -> None:
+        self.policy = Speaker(CausalLM(str(directory), adapter=adapter, dtype=dtype), new)
         self.policy.prepare((), _CPU)
         self.grpo = GRPO(
             total_steps=10**9, learning_rate=_RATE, max_grad_norm=_CLIP, kl_coef=0.0, kl_target=None, n_groups=prompts, group_size=_GROUP,
@@ -118,7 +118,7 @@ class Ours:
         return True
 
 
-def compare(prompts: int, rounds: int, size: str, adapter: str, new: int) -> dict[str, Any]:
+def compare(prompts: int, rounds: int, size: str, adapter: str, new: int, dtype: Precision) -> dict[str, Any]:
     """Seconds of a step, both ways, and the losses; the first round is left out of the times."""
     try:
         from datasets import Dataset
@@ -132,7 +132,7 @@ def compare(prompts: int, rounds: int, size: str, adapter: str, new: int) -> dic
         write_model(model, SIZES[size])
         settings = GRPOConfig(
             output_dir=place, per_device_train_batch_size=prompts * _GROUP, num_generations=_GROUP, max_completion_length=new, max_steps=rounds + 1,
-            learning_rate=_RATE, lr_scheduler_type="constant", max_grad_norm=_CLIP, use_cpu=True, bf16=bfloat16_if_fast(_CPU) == torch.bfloat16,
+            learning_rate=_RATE, lr_scheduler_type="constant", max_grad_norm=_CLIP, use_cpu=True, bf16=dtype == "bfloat16",
             gradient_checkpointing=False, logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         rng = np.random.default_rng(0)
@@ -144,7 +144,7 @@ def compare(prompts: int, rounds: int, size: str, adapter: str, new: int) -> dic
             train_dataset=Dataset.from_list([{"prompt": text(rng)} for _ in range(8 * prompts)]),
             peft_config=LoraConfig(r=ours.rank, lora_alpha=ours.alpha, target_modules="all-linear", task_type="CAUSAL_LM") if isinstance(ours, Lora) else None,
         )
-        return InTurn(Ours(model, ours, prompts, new).step).run(trainer)
+        return InTurn(Ours(model, ours, prompts, new, dtype).step).run(trainer)
 
 
 def _paid(completions: list[str], **_: Any) -> list[float | None]:
@@ -154,7 +154,9 @@ def _paid(completions: list[str], **_: Any) -> list[float | None]:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     given = asked("grpo_step", "Group-relative policy optimisation, seconds of a step.", "prompts", arguments, count=8, size=tuple(SIZES))
-    results = {f"{adapter}, {new}": compare(given.count, given.rounds, given.size, adapter, new) for adapter in ("full", "lora") for new in (32, 64)}
+    results = {
+        f"{adapter}, {new}": compare(given.count, given.rounds, given.size, adapter, new, given.dtype) for adapter in ("full", "lora") for new in (32, 64)
+    }
     shown = Table("learns, new tokens", *COLUMNS)
     for name, found in results.items():
         for cells in lines(found, given.count * _GROUP * int(name.split()[1])):
@@ -162,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     Console().print(shown)
     for name, found in results.items():
         Console().print(f"{name}: {times_as_fast(found)}")
-    keep(given.out, {"rounds": given.rounds, "prompts": given.count, "size": given.size}, results)
+    keep(given, results)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
 from framework.experiment import write_json
-from framework.precision import bfloat16_if_fast
+from framework.precision import chosen
 
 
 class InTurn(TrainerCallback):
@@ -52,7 +52,7 @@ class InTurn(TrainerCallback):
 
 
 def asked(name: str, description: str, unit: str, arguments: list[str] | None, count: int = 32, **choices: Sequence[str]) -> argparse.Namespace:
-    """What the command line asks for: `rounds`, `count` units of a step and `out`, the file to write; one thread from here on, and no library's chatter.
+    """What the command line asks for: `rounds`, `count` units of a step, `dtype` and `out`, a file to write; one thread from here on, no chatter.
 
     Args:
         name: of the benchmark's module.
@@ -66,11 +66,13 @@ def asked(name: str, description: str, unit: str, arguments: list[str] | None, c
     parser.add_argument("--rounds", type=int, default=5, help="measured steps, after one that is not")
     parser.add_argument(f"--{unit}", dest="count", type=int, default=count, help=f"{unit} of a step")
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="in which both ways multiply matrices")
     for option, values in choices.items():
         parser.add_argument(f"--{option}", choices=values, default=values[0])
     given = parser.parse_args(arguments)
     if min(given.rounds, given.count) < 1:
         parser.error(f"--rounds and --{unit} must be 1 or more")
+    given.dtype = str(chosen(torch.device("cpu"), given.dtype)).removeprefix("torch.")
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     disable_progress_bar()
@@ -93,9 +95,9 @@ def times_as_fast(found: Mapping[str, Any]) -> str:
     return "ours is {median:.1f} times as fast ({least:.1f} to {most:.1f})".format(**found["times_as_fast"])
 
 
-def keep(out: Path | None, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+def keep(given: argparse.Namespace, results: Mapping[str, Any]) -> None:
     """Writes the file, if one was asked for."""
-    if out:
-        dtype = str(bfloat16_if_fast(torch.device("cpu")))
-        machine = {"processor": platform.processor() or platform.machine(), "dtype": dtype, "torch": torch.__version__, "threads": 1}
-        write_json(out, {"settings": settings, "machine": machine, "results": results})
+    if given.out:
+        machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": 1}
+        settings = {name: value for name, value in vars(given).items() if name != "out"}
+        write_json(given.out, {"settings": settings, "machine": machine, "results": results})

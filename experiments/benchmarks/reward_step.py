@@ -25,7 +25,7 @@ from framework.errors import MissingExtraError
 from framework.fitted_reward import Fitting, descend
 from framework.lm.adapters import Full
 from framework.lm.causal import CausalLM
-from framework.precision import bfloat16_if_fast
+from framework.precision import Precision
 from framework.rewards.sequence import Pairs, backward, ends_of
 from framework.types import Tokens
 
@@ -36,8 +36,8 @@ _CPU = torch.device("cpu")
 class Ours:
     """Steps of `SequenceReward` on all pairs at once: its loss, its descent, and nothing around them."""
 
-    def __init__(self, directory: Path, head: torch.nn.Linear, rows: list[dict[str, list[int]]]) -> None:
-        lm = CausalLM(str(directory), adapter=Full())
+    def __init__(self, directory: Path, head: torch.nn.Linear, rows: list[dict[str, list[int]]], dtype: Precision) -> None:
+        lm = CausalLM(str(directory), adapter=Full(), dtype=dtype)
         lm.place(_CPU)
         count, both = len(rows), torch.eye(2)
         pairs = Pairs([_tokens(row["chosen_ids"], row["rejected_ids"]) for row in rows], [both] * count, torch.ones(count), torch.zeros(count))
@@ -51,7 +51,7 @@ class Ours:
         return next(self.losses)[1]
 
 
-def compare(pairs: int, rounds: int) -> dict[str, Any]:
+def compare(pairs: int, rounds: int, dtype: Precision) -> dict[str, Any]:
     """Seconds of a step, both ways, and the losses; the first round is left out of the times."""
     try:
         from datasets import Dataset
@@ -65,13 +65,13 @@ def compare(pairs: int, rounds: int) -> dict[str, Any]:
         theirs.score.load_state_dict(head.state_dict())
         settings = RewardConfig(
             output_dir=place, per_device_train_batch_size=pairs, max_steps=rounds + 1, learning_rate=_RATE, lr_scheduler_type="constant",
-            max_grad_norm=0.0, center_rewards_coefficient=_CENTRING, use_cpu=True, bf16=bfloat16_if_fast(_CPU) == torch.bfloat16,
+            max_grad_norm=0.0, center_rewards_coefficient=_CENTRING, use_cpu=True, bf16=dtype == "bfloat16",
             gradient_checkpointing=False, max_length=None, logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         tokenizer, data = PreTrainedTokenizerFast.from_pretrained(model), Dataset.from_list([_spaced(row) for row in texts(pairs)])
         trainer = RewardTrainer(model=theirs, args=settings, processing_class=tokenizer, train_dataset=data)
         rows = [dict(row) for row in cast(Dataset, trainer.train_dataset)]
-        found = InTurn(Ours(model, head, rows).step).run(trainer)
+        found = InTurn(Ours(model, head, rows, dtype).step).run(trainer)
     return found | {"tokens": sum(len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows)}
 
 
@@ -89,13 +89,13 @@ def _tokens(*sides: list[int]) -> list[Tokens]:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     given = asked("reward_step", "Reward models, seconds of a step of fitting.", "pairs", arguments)
-    found = compare(given.count, given.rounds)
+    found = compare(given.count, given.rounds, given.dtype)
     shown = Table(*COLUMNS)
     for cells in lines(found, found["tokens"]):
         shown.add_row(*cells)
     Console().print(shown)
     Console().print(times_as_fast(found))
-    keep(given.out, {"rounds": given.rounds, "pairs": given.count}, found)
+    keep(given, found)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from experiments.benchmarks.in_turn import COLUMNS, InTurn, asked, keep, lines, 
 from framework.errors import MissingExtraError
 from framework.lm.layout import hidden_states, pack, trees
 from framework.lm.logprobs import output_head, weighted_nll
-from framework.precision import bfloat16_if_fast, computing
+from framework.precision import Precision, computing
 from framework.types import Tokens
 
 _RATE, _CLIP = 1e-4, 1.0
@@ -49,15 +49,15 @@ def examples(n: int, seed: int = 0) -> list[Tokens]:
 class Ours:
     """Steps over packed rows; the loss is the mean over weighted tokens, as TRL's is."""
 
-    def __init__(self, data: list[Tokens]) -> None:
-        self.model, self.data = network(), data
+    def __init__(self, data: list[Tokens], dtype: Precision) -> None:
+        self.model, self.data, self.dtype = network(), data, dtype
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=_RATE, weight_decay=0.0, fused=True)  # as TRL's is
 
     def step(self) -> float:
         """One update; the loss before it."""
         (weight, bias), tokens, total = output_head(self.model), sum(example.weights.sum() for example in self.data), 0.0
         for rows in pack(trees(self.data)[0]):
-            with computing(_CPU):
+            with computing(_CPU, self.dtype):
                 loss = weighted_nll(hidden_states(self.model, rows), weight, rows.targets, rows.weights / tokens, bias=bias)
             loss.backward()
             total += loss.item()
@@ -67,7 +67,7 @@ class Ours:
         return total
 
 
-def compare(data: list[Tokens], rounds: int) -> dict[str, Any]:
+def compare(data: list[Tokens], rounds: int, dtype: Precision) -> dict[str, Any]:
     """Seconds of a step, both ways, and the losses; the first round is left out of the times."""
     try:
         from datasets import Dataset
@@ -77,11 +77,13 @@ def compare(data: list[Tokens], rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         settings = SFTConfig(
             output_dir=directory, per_device_train_batch_size=len(data), max_steps=rounds + 1, learning_rate=_RATE, lr_scheduler_type="constant",
-            max_grad_norm=_CLIP, use_cpu=True, bf16=bfloat16_if_fast(_CPU) == torch.bfloat16, gradient_checkpointing=False, max_length=None,
+            max_grad_norm=_CLIP, use_cpu=True, bf16=dtype == "bfloat16", gradient_checkpointing=False, max_length=None,
             logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         rows = [{"input_ids": x.ids.tolist(), "labels": np.where(x.weights > 0, x.ids, -100).tolist()} for x in data]
-        return InTurn(Ours(data).step).run(SFTTrainer(model=network(), args=settings, processing_class=_tokenizer(), train_dataset=Dataset.from_list(rows)))
+        return InTurn(Ours(data, dtype).step).run(
+            SFTTrainer(model=network(), args=settings, processing_class=_tokenizer(), train_dataset=Dataset.from_list(rows))
+        )
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
@@ -97,12 +99,12 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     given = asked("sft_step", "Supervised tuning, seconds of a step.", "examples", arguments)
     data = examples(given.count)
-    found, tokens = compare(data, given.rounds), sum(len(x.ids) for x in data)
+    found, tokens = compare(data, given.rounds, given.dtype), sum(len(x.ids) for x in data)
     shown = Table(*COLUMNS)
     for cells in lines(found, tokens):
         shown.add_row(*cells)
     Console().print(shown, times_as_fast(found))
-    keep(given.out, {"rounds": given.rounds, "examples": given.count}, found)
+    keep(given, found)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from framework.lm.adapters import Full, Lora
 from framework.lm.generate import generate, stream
 from framework.lm.layout import Rows, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
-from framework.precision import bfloat16_if_fast, computing
+from framework.precision import Precision, chosen, computing
 from framework.types import Completion, Conversation, Ends, Ints, Likelihoods, Message, Reading, Sampling, Scores, Tokens
 
 _TOGETHER = 1_024  # states whose likeliest token is sought together
@@ -40,7 +40,7 @@ class CausalLM(LanguageModel):
     def __init__(
         self,
         path: str,
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        dtype: Precision = "auto",
         pass_tokens: Count = 8_192,
         adapter: Lora | Full | None = None,
     ) -> None:
@@ -55,7 +55,7 @@ class CausalLM(LanguageModel):
         from transformers import AutoTokenizer
 
         self.device = device
-        self.compute = bfloat16_if_fast(device) if self.dtype == "auto" else getattr(torch, self.dtype)
+        self.compute = chosen(device, self.dtype)
         self.model = self._with_adapter(self._load(self._source)).to(device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(self._source)
         self.tokenizer.chat_template = self.tokenizer.chat_template or PLAIN_TEMPLATE

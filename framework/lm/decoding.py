@@ -105,7 +105,7 @@ def _compute(weight: Tensor) -> torch.dtype:
 def _forward(layer: _Linear, rows: int) -> Callable[[Tensor], Tensor] | None:
     """What a linear layer does while the model decodes; None to leave it as it is."""
     dtype = _compute(layer.weight)
-    packs = layer.weight.device.type == "cpu" and rows >= _PACKED_ROWS and (_onednn_is_exact() if dtype == torch.float32 else _onednn_packs(dtype))
+    packs = rows >= _PACKED_ROWS and _packs(layer.weight, dtype)
     if not packs and layer.weight is getattr(layer.module, "weight", None) and layer.weight.dtype == dtype:
         return None
     weight, bias = layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
@@ -120,9 +120,11 @@ def _forward(layer: _Linear, rows: int) -> Callable[[Tensor], Tensor] | None:
     return forward
 
 
-def _onednn_packs(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies by weights of this lower precision that were laid out beforehand."""
-    return dtype == torch.bfloat16 and torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def _packs(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether oneDNN is to multiply by a weight in this precision, laid out beforehand."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return _onednn_is_exact() if dtype == torch.float32 else dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @cache

@@ -18,7 +18,7 @@ from framework.data_packages import package_file
 from framework.errors import ConfigError
 from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder, Standardiser
-from framework.precision import bfloat16_if_fast
+from framework.precision import Precision, chosen
 
 _BATCH_TOKENS, _LEARNING_TOKENS = 8_192, 2_048  # tokens of one forward pass, without gradients and with them
 _KEPT_TOKENS = 8_192  # whose activations wait for the backward pass (six layers deep 150 kB each); those of more are computed again
@@ -51,7 +51,7 @@ class PretrainedEncoder(LineEncoder):
         sha256: str | None = None,
         weights: Literal["pretrained", "random"] = "pretrained",
         seed: int = 0,
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        dtype: Precision = "auto",
         mask: Fraction = 0.0,
         adapter: Lora | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class PretrainedEncoder(LineEncoder):
             raise ConfigError("lm.layers", f"{source} has {config.num_hidden_layers} layers, so {max(self.layers)} is not one of them")
         config.num_hidden_layers = max(1, *self.layers)
         self.tokenizer = AutoTokenizer.from_pretrained(source)
-        self.compute = bfloat16_if_fast(device) if self.dtype == "auto" else getattr(torch, self.dtype)
+        self.compute = chosen(device, self.dtype)
         self.model = self._model(source, config).to(device).eval()
         self.shape, self.device = (len(self.layers), config.hidden_size), device
         self.standardise = Standardiser(self.shape).to(device)
