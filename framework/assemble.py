@@ -75,7 +75,7 @@ def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
 
     if "algo" in needs:
         put("algo", algorithm)
-    domain = build_domain(config.domain) if "domain" in needs or ("data" in needs and _takes(config.data, "domain")) else None
+    domain = _domain(config.domain) if "domain" in needs or ("data" in needs and _takes(config.data, "domain")) else None
     if "domain" in needs:
         put("domain", domain)
     if "data" in needs:
@@ -98,6 +98,19 @@ def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
     if "warm_start" in needs:
         put("warm_start", build(config.warm_start, "warm_start") if "_target_" in config.warm_start else None)
     return parts
+
+
+def _domain(node: DictConfig) -> Any:
+    """A sweep's next job in the same world is given the same domain, for its optimum takes seconds to find. Runs change nothing of it."""
+    settings = repr(to_dict(node))
+    if settings not in _built_last:
+        _built_last.clear()
+        gc.collect()  # tables may take a gigabyte: the last ones go before the next come
+        _built_last[settings] = build_domain(node)
+    return _built_last[settings]
+
+
+_built_last: dict[str, Any] = {}  # one domain, by its settings
 
 
 def _language_model(config: DictConfig) -> Any:

@@ -8,7 +8,6 @@ of our packages or in an installed plug-in, and no configuration found in a chec
 from __future__ import annotations
 
 import dataclasses
-import gc
 import importlib
 import importlib.util
 import inspect
@@ -171,22 +170,14 @@ def _own_names(module: str) -> list[str]:
 
 
 def build_domain(node: Mapping[str, Any]) -> Any:
-    """The world that `domain.environment` names; the very one built last if its settings are the same, since its optimum takes seconds to find."""
+    """The world that `domain.environment` names."""
     node = to_dict(node)
     worlds, environment = node["worlds"], node["environment"]
     if environment not in worlds:
         raise ConfigError("domain.environment", f"{node['name']} has no world {environment!r}{near(str(environment), worlds)}")
-    rehearsal = _value(bool, node.get("rehearsal", False), "domain.rehearsal")
-    settings = repr((environment, worlds[environment], rehearsal))
-    if settings not in _built_last:
-        _built_last.clear()
-        gc.collect()  # an optimum's tables may take a gigabyte, and parts refer to one another in circles: the last ones go before the next come
-        _built_last[settings] = domain = build(worlds[environment], f"domain.worlds.{environment}")
-        domain.rehearsal = rehearsal
-    return _built_last[settings]
-
-
-_built_last: dict[str, Any] = {}  # one domain by its settings
+    domain = build(worlds[environment], f"domain.worlds.{environment}")
+    domain.rehearsal = _value(bool, node.get("rehearsal", False), "domain.rehearsal")
+    return domain
 
 
 def load_domain(name: str, environment: str) -> Any:

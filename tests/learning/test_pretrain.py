@@ -27,7 +27,7 @@ from framework.types import Conversation, Message
 from framework.wordings import load_bank
 
 SMALL = (  # seconds on any machine
-    "experiment.text={characters: 250000, sources: [], held_out: 40, shares: {demonstrations: 2, episodes: 2, observations: 1, reading: 2, data: 0, talk: 3}}",
+    "experiment.text={characters: 500000, sources: [], held_out: 40, shares: {demonstrations: 2, episodes: 2, observations: 1, reading: 2, data: 0, talk: 3}}",
     "experiment.shape={layers: 2, hidden: 64, heads: 2, kv_heads: 1, feedforward: 128, context: 512}",
     "experiment.optimisation={row_tokens: 256, batch_rows: 2, learning_rate: 0.01}",
     "experiment.drills={updates: 4, tokens: 64, shortest: 3, longest: 5, beside: 0}",
@@ -73,7 +73,7 @@ def reader() -> PreTrainedTokenizerBase:
 def test_it_learns_more_than_how_frequent_tokens_are(made: Path, desk: Domain) -> None:
     record = json.loads((made / "checkpoint.json").read_text())
     shares = corpus.Shares(2, 2, 1, 2, 0, 3)
-    counts = Counter(id for ids in tokens(AutoTokenizer.from_pretrained(made), corpus.corpus([desk], [], shares, 250_000, 0)) for id in ids)
+    counts = Counter(id for ids in tokens(AutoTokenizer.from_pretrained(made), corpus.corpus([desk], [], shares, 500_000, 0)) for id in ids)
     frequencies = np.array(list(counts.values()), float) / sum(counts.values())
     entropy = -(frequencies * np.log(frequencies)).sum()
     first, last = (found for _, found in record["curve"])

@@ -159,7 +159,7 @@ def test_a_missing_extra(package: str, arguments: tuple[str, ...], message: str,
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
     data.applicants.cache_clear()
-    monkeypatch.setattr("framework.config._built_last", {})  # the data must be looked for
+    monkeypatch.setattr("framework.assemble._built_last", {})  # the data must be looked for
     with pytest.raises(MissingExtraError, match=message):
         start(tmp_path / "run", *FEW, *arguments)
 
