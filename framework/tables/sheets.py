@@ -89,7 +89,15 @@ def _side_by_side(rows: Sequence[Row]) -> Iterator[Sheet]:
     columns = [*(name for name in names if name not in (*trained, *last)), *trained, *last]
     for score, told in SCORES.items():
         lines = [[world, *(_cell(here[name], score) if name in here else "" for name in columns)] for world, here in worlds.items()]
-        yield Sheet(f"{len(worlds)} worlds: {told}", ["world", *columns], lines)
+        yield Sheet(f"{len(worlds)} worlds: {told}", ["world", *(_with_seeds(name, worlds) for name in columns)], lines)
+
+
+def _with_seeds(name: str, worlds: Mapping[str, Mapping[str, Row]]) -> str:
+    """A policy's name, and over how many seeds it was trained in each world."""
+    counts = sorted({len(here[name].runs) for here in worlds.values() if name in here})
+    if counts == [0]:
+        return name
+    return f"{name} ({'' if counts[0] == counts[-1] else f'{counts[0]} to '}{counts[-1]} seed{'' if counts == [1] else 's'})"
 
 
 def _mean_score(worlds: Mapping[str, Mapping[str, Row]]) -> Callable[[str], float]:

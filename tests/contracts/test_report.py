@@ -145,7 +145,14 @@ def test_worlds_stand_side_by_side_where_there_are_several(runs: Path, tmp_path:
     write(tmp_path / "faq", tuned("full", 0, 0.5, 0.3))
     found = [sheet for sheet in sheets(rows([tmp_path])) if sheet.title.startswith("2 worlds")]
     assert [sheet.title for sheet in found] == ["2 worlds: score (test)", "2 worlds: known wordings", "2 worlds: shifted world"]
-    assert found[0].columns == ["world", "random", "best constant", "heuristic", "ppo, lm=minilm, no warm start", "optimum"]  # tfidf is in one of them alone
+    assert found[0].columns == [
+        "world",
+        "random",
+        "best constant",
+        "heuristic",
+        "ppo, lm=minilm, no warm start (2 to 3 seeds)",
+        "optimum",
+    ]  # tfidf is in one of them alone
     assert found[0].lines[1] == ["toy/Other", "0.000", "0.400", "0.800", str(bootstrap((0.7, 0.8))), "1.000"]
     assert found[2].lines[1][3] == "0.500"
 
