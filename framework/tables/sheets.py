@@ -125,7 +125,7 @@ def _gains(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
     lines = []
     for row in rows:
         gold = next((other for other in rows if row.runs and other.runs and _apart_from_reward(other) == _apart_from_reward(row) and _pays_gold(other)), None)
-        if gold is None or _pays_gold(row):
+        if gold is None or _pays_gold(row) or not all(run.curve for run in row.runs):
             continue
         possible = mean(run.curve[-1] - run.curve[0] for run in gold.runs)
         cells = [bootstrap([value(run) for run in row.runs]) for value in (lambda run: run.curve[0], lambda run: run.curve[-1], lambda run: max(run.curve))]
@@ -197,7 +197,7 @@ def _effort(row: Row) -> list[str]:
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Dots and intervals: what every run is worth beside what it is compared with, a panel for each world or data source."""
     subjects = [[row for row in rows if row.subject == subject] for subject in dict.fromkeys(row.subject for row in rows)]
-    heights = [1.5 + 0.45 * sum(bool(row.runs) for row in here) for here in subjects]
+    heights = [1.7 + 0.45 * sum(bool(row.runs) for row in here) for here in subjects]
     figure, panels = plt.subplots(len(subjects), figsize=(8.5, sum(heights)), height_ratios=heights, layout="constrained", squeeze=False)
     for axes, here in zip(panels[:, 0], subjects, strict=True):
         _panel(axes, here)
@@ -223,7 +223,7 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
         axes.annotate(", ".join(names), place, xycoords=("data", "axes fraction"), rotation=30, ha="left", va="bottom", fontsize=8, color=colour)
     axes.set_yticks(range(len(found)), [f"{row.name}\n{_seeds(row)}" for row in found], fontsize=8)
     axes.set_ylim(-0.6, len(found) - 0.4)
-    axes.set_title(rows[0].subject, fontsize=10, loc="right", pad=34)
+    axes.set_title(rows[0].subject, fontsize=10, loc="right", pad=46)
     best = "expert" if any(row.name == "expert" for row in rows) else "optimum"
     told = counts.replace("_", " ") if len(kinds) == 1 else f"share of the {best} (random acts 0, {best} 1)"
     axes.set_xlabel(f"{told}, 95 % interval", fontsize=8)
