@@ -39,10 +39,10 @@ WORLDS := finance=SuitabilityDesk,CreditDesk healthcare=NewbornTriage,IcuSepsis 
 results: venv
 	for world in $(WORLDS); do \
 	  of="domain=$${world%%=*} domain.environment=$${world#*=} seed=0,1,2,3,4 tracker=none"; \
-	  $(PYTHON) run.py -m $$of lm=minilm,tfidf,random hydra.sweep.dir=multirun/$${world%%=*} && \
-	  $(PYTHON) run.py -m $$of preset=lora hydra.sweep.dir=multirun/$${world%%=*}-lora || exit 1; \
+	  $(PYTHON) run.py -m $$of lm=minilm,tfidf,random hydra.sweep.dir=multirun/results/$${world%%=*} && \
+	  $(PYTHON) run.py -m $$of preset=lora hydra.sweep.dir=multirun/results/$${world%%=*}-lora || exit 1; \
 	done
-	$(PYTHON) run.py experiment=report experiment.runs=multirun
+	$(PYTHON) run.py experiment=report experiment.runs=multirun/results
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -104,8 +104,9 @@ def _domain(node: DictConfig) -> Any:
     """A sweep's next job in the same world is given the same domain, for its optimum takes seconds to find. Runs change nothing of it."""
     settings = repr(to_dict(node))
     if settings not in _built_last:
-        _built_last.clear()
-        gc.collect()  # tables may take a gigabyte: the last ones go before the next come
+        if _built_last:
+            _built_last.clear()
+            gc.collect()  # tables may take a gigabyte: the last ones go before the next come
         _built_last[settings] = build_domain(node)
     return _built_last[settings]
 

@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from framework import precision
+from experiments.benchmarks.in_turn import resolved
 from framework.experiment import write_json
 from framework.lm.generate import generate
+from framework.precision import computing
 from framework.types import Sampling
 
 CASES = ("transformers", "ours, default matmul", "ours")
@@ -92,11 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     if min(chosen.rounds, chosen.prompts, chosen.samples, chosen.prompt, chosen.new) < 1:
         parser.error("every number must be at least 1")
-    chosen.dtype = str(precision.chosen(torch.device("cpu"), chosen.dtype)).removeprefix("torch.")
+    chosen.dtype = resolved(chosen.dtype)
     torch.set_num_threads(1)
     network = model()
     prompts = torch.randint(4096, (chosen.prompts, chosen.prompt), generator=torch.Generator().manual_seed(1))
-    with precision.computing(torch.device("cpu"), chosen.dtype):
+    with computing(torch.device("cpu"), chosen.dtype):
         seconds = measure(cases(network, prompts, chosen.samples, chosen.new), chosen.rounds)
     Console(width=100).print(table(seconds, chosen.prompts * chosen.samples * chosen.new))
     if chosen.out:

@@ -17,7 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
 from framework.experiment import write_json
-from framework.precision import chosen
+from framework.precision import Precision, chosen
 
 
 class InTurn(TrainerCallback):
@@ -72,12 +72,17 @@ def asked(name: str, description: str, unit: str, arguments: list[str] | None, c
     given = parser.parse_args(arguments)
     if min(given.rounds, given.count) < 1:
         parser.error(f"--rounds and --{unit} must be 1 or more")
-    given.dtype = str(chosen(torch.device("cpu"), given.dtype)).removeprefix("torch.")
+    given.dtype = resolved(given.dtype)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     disable_progress_bar()
     torch.set_num_threads(1)
     return given
+
+
+def resolved(dtype: Precision) -> str:
+    """The name of the precision that a setting means on a processor."""
+    return str(chosen(torch.device("cpu"), dtype)).removeprefix("torch.")
 
 
 COLUMNS = ("way", "s/step", "tokens/s", "first loss", "last loss")

@@ -18,7 +18,7 @@ from framework.data_packages import package_file
 from framework.errors import ConfigError
 from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder, Standardiser
-from framework.precision import Precision, chosen
+from framework.precision import Precision, chosen, computing
 
 _BATCH_TOKENS, _LEARNING_TOKENS = 8_192, 2_048  # tokens of one forward pass, without gradients and with them
 _KEPT_TOKENS = 8_192  # whose activations wait for the backward pass (six layers deep 150 kB each); those of more are computed again
@@ -141,7 +141,7 @@ class PretrainedEncoder(LineEncoder):
         for row, line in enumerate(rows):
             ids[row, : len(line)], mask[row, : len(line)] = line, 1
         attention = torch.as_tensor(mask, device=self.device)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.compute == torch.bfloat16):
+        with computing(self.device, self.dtype):
             states = self.model(input_ids=torch.as_tensor(ids, device=self.device), attention_mask=attention, output_hidden_states=True).hidden_states
         kept = torch.stack([states[layer] for layer in self.layers], dim=1).float()
         weights = attention[:, None, :, None].float()

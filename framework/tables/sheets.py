@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from statistics import mean, median
 
@@ -122,22 +123,24 @@ def _within_limits(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
 
 def _gains(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
     """How much of the gold that learning from gold wins is won by learning from another reward, all else being equal, by the end of a run."""
+    known = [row for row in rows if row.runs and all(run.curve for run in row.runs)]
+    golds = {_apart_from_reward(row): row for row in known if _pays_gold(row)}
     lines = []
-    for row in rows:
-        gold = next((other for other in rows if row.runs and other.runs and _apart_from_reward(other) == _apart_from_reward(row) and _pays_gold(other)), None)
-        if gold is None or _pays_gold(row) or not all(run.curve for run in row.runs):
+    for row in known:
+        gold = None if _pays_gold(row) else golds.get(_apart_from_reward(row))
+        if gold is None:
             continue
         possible = mean(run.curve[-1] - run.curve[0] for run in gold.runs)
-        cells = [bootstrap([value(run) for run in row.runs]) for value in (lambda run: run.curve[0], lambda run: run.curve[-1], lambda run: max(run.curve))]
+        points = [mean(point(run.curve) for run in row.runs) for point in (itemgetter(0), itemgetter(-1), max)]
         share = shown(bootstrap([(run.curve[-1] - run.curve[0]) / possible for run in row.runs])) if possible > 0 else "nothing was won by gold"
-        lines.append([row.name, _seeds(row), *(f"{cell.mean:.3f}" for cell in cells), f"{possible:.3f} ({_seeds(gold)})", share])
+        lines.append([row.name, _seeds(row), *(f"{point:.3f}" for point in points), f"{possible:.3f} ({_seeds(gold)})", share])
     if lines:
         columns = ["policy", "seeds", "gold at the start", "at the end", "at its height", "gain by gold", "share of it"]
         yield Sheet(f"{world}: gold won by another reward, validation split", columns, lines)
 
 
 def _pays_gold(row: Row) -> bool:
-    return row.runs[0].choices.get("reward") == "gold" and bool(row.runs[0].curve)
+    return row.runs[0].choices.get("reward") == "gold"
 
 
 def _apart_from_reward(row: Row) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from framework.config import NonNegativeCount
 from framework.generated import GeneratedSource, Sizes, one
 from framework.statistics import bootstrap
 from framework.types import Conversation, Estimate, Message
-from framework.wordings import load_bank
+from framework.wordings import bank_of
 
 _KINDS = (("differs",), ("differs", "same"), ("same", "differs"), ("differs", "differs"), ("same", "same"))
 
@@ -33,7 +33,7 @@ class Dialect(GeneratedSource):
 
     def write(self, split: str, rng: np.random.Generator) -> Iterator[Conversation]:
         """Rows whose fields list words that training never shows (`unseen`) and words of two meanings, which stay (`two_meanings`)."""
-        bank = {name: group["plain"] for name, group in load_bank(WORDINGS / ("test.yaml" if split == "test" else "train.yaml")).items()}
+        bank = {name: group["plain"] for name, group in bank_of(WORDINGS, split).items()}
         while True:
             kinds = _KINDS[int(rng.integers(len(_KINDS)))]
             said = [Sentence(one(bank[kind], rng), split == "test", bank, rng) for kind in kinds]

@@ -14,7 +14,7 @@ from framework.controls import closest_line
 from framework.generated import GeneratedSource, Sizes, one
 from framework.statistics import bootstrap
 from framework.types import Conversation, Estimate, Message
-from framework.wordings import load_bank
+from framework.wordings import bank_of, load_bank
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _LINES = (4, 6)  # of a policy, at least and at most
@@ -50,7 +50,7 @@ class Faq(GeneratedSource):
 
     def write(self, split: str, rng: np.random.Generator) -> Iterator[Conversation]:
         """Rows whose fields are `facts` that the answer must state, and whether it must say that something is `unknown`."""
-        bank, topics = load_bank(_WORDINGS / ("test.yaml" if split == "test" else "train.yaml")), list(TOPICS)
+        bank, topics = bank_of(_WORDINGS, split), list(TOPICS)
         while True:
             known, missing = self._topics(rng)
             lines = int(rng.integers(_LINES[0], _LINES[1] + 1)) - len(known)
