@@ -175,7 +175,7 @@ class PretrainedEncoder(LineEncoder):
         if self.adapter is None:
             return model.to(self.compute)
         model.set_attn_implementation("eager")  # on short lines the fused kernel's backward pass takes as long as all the rest together
-        return self.adapter.onto(model)
+        return self.adapter.onto(model, dtype=self.compute)
 
 
 def _up(number: int) -> int:
