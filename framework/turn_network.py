@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag, layer_norm
+from torch.nn.functional import cross_entropy, embedding_bag, layer_norm
 
 from framework.config import Count, Fraction
 from framework.courses import Turn
@@ -67,6 +67,20 @@ class Places:
         return flat.view(-1, members, width).transpose(0, 1)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What members see in T turns, of A distinct acts."""
+
+    observed: Tensor  # [M, T, W] in each observation
+    acts: Tensor  # [M, A, W] in each act
+    which: Tensor  # [T] the act of each turn
+
+    @property
+    def done(self) -> Tensor:
+        """What they see in each turn's act, `[M, T, W]`."""
+        return self.acts[:, self.which]
+
+
 class Bilinear(nn.Module):
     """(Pᵀ Σx + p) · (Qᵀa + q) / W, with the features x of an observation's lines and a of the act's: both main effects are in it.
 
@@ -77,10 +91,14 @@ class Bilinear(nn.Module):
         super().__init__()
         self.observation, self.act = (MemberLinear(members, features, width) for _ in range(2))
 
-    def embed(self, features: Tensor, places: Places) -> Tensor:
-        """What it makes of turns, `[M, T, W]`, from `[U, F]`."""
-        observed: Tensor = places.sums(features @ self.observation.weight) + self.observation.bias
-        return observed * self.act(features[places.acts])
+    def see(self, features: Tensor, places: Places) -> Seen:
+        """Observations and acts apart, from `[U, F]`."""
+        distinct, which = places.acts.unique(return_inverse=True)
+        return Seen(places.sums(features @ self.observation.weight) + self.observation.bias, self.act(features[distinct]), which)
+
+    def embed(self, seen: Seen) -> Tensor:
+        """What it makes of turns, `[M, T, W]`."""
+        return seen.observed * seen.done
 
     def score(self, embedded: Tensor) -> Tensor:
         """Scores `[M, T]` of what was made of turns."""
@@ -96,10 +114,15 @@ class Perceptron(nn.Module):
         self.both = nn.Sequential(MemberLinear(members, 3 * width, width), nn.ReLU())
         self.last = MemberLinear(members, width, 1)
 
-    def embed(self, features: Tensor, places: Places) -> Tensor:
-        """What it makes of turns, `[M, T, W]`, from `[U, F]`."""
+    def see(self, features: Tensor, places: Places) -> Seen:
+        """Observations and acts apart, from `[U, F]`."""
         distinct, which = places.acts.unique(return_inverse=True)
-        observed, done = (layer_norm(part, part.shape[-1:]) for part in (places.sums(self.line(features)), self.act(features[distinct])[:, which]))
+        observed, acts = (layer_norm(part, part.shape[-1:]) for part in (places.sums(self.line(features)), self.act(features[distinct])))
+        return Seen(observed, acts, which)
+
+    def embed(self, seen: Seen) -> Tensor:
+        """What it makes of turns, `[M, T, W]`."""
+        observed, done = seen.observed, seen.done
         embedded: Tensor = self.both(torch.cat([observed, done, observed * done], dim=2))
         return embedded
 
@@ -137,15 +160,15 @@ class TurnNetwork(nn.Module):
         numbers = iter(self.lines.numbers([line for lines in texts for line in lines]))
         return [np.array([next(numbers) for _ in lines]) for lines in texts]
 
-    def forward(self, numbers: Sequence[Ints]) -> Tensor:
-        """Scores `[T, M]` of turns as `numbers` gives them."""
-        scores: Tensor = self.networks.score(self._embed(numbers)).T
+    def forward(self, seen: Seen) -> Tensor:
+        """Scores `[T, M]` of turns as `see` gives them."""
+        scores: Tensor = self.networks.score(self.networks.embed(seen)).T
         return scores
 
     @torch.no_grad()
     def remember(self, numbers: Sequence[Ints]) -> None:
         """Keeps mean and covariance of what it makes of the turns it was fitted to, with a little ridge: what never varies must not weigh without end."""
-        embedded = self._embed(numbers).double()
+        embedded = self.networks.embed(self.see(numbers)).double()
         self.centre = embedded.mean(dim=1).float()
         away = embedded - embedded.mean(dim=1, keepdim=True)
         covariance = away.mT @ away / len(numbers)
@@ -157,12 +180,13 @@ class TurnNetwork(nn.Module):
 
         That is about 1 among those themselves (as a sign of what was not trained on: Lee et al., 2018, arXiv:1807.03888).
         """
-        embedded = self._embed(numbers)
+        embedded = self.networks.embed(self.see(numbers))
         away = embedded - self.centre[:, None]
         scores: Tensor = self.networks.score(embedded).T
         return scores, (away @ self.precision * away).mean(dim=(0, 2))
 
-    def _embed(self, numbers: Sequence[Ints]) -> Tensor:
+    def see(self, numbers: Sequence[Ints]) -> Seen:
+        """What the members see in turns as `numbers` gives them."""
         distinct, rows = np.unique(np.concatenate(numbers), return_inverse=True)
         empty = int(distinct[0] == 0)  # the number of no line: its features are nought
         features = self.lines.features(distinct[empty:]).flatten(1)
@@ -170,5 +194,22 @@ class TurnNetwork(nn.Module):
         starts = np.cumsum([0, *(len(turn) for turn in numbers[:-1])])
         lines, offsets = np.delete(rows, starts), starts - np.arange(len(numbers))
         places = Places(*(torch.as_tensor(part, device=features.device) for part in (lines, offsets, rows[starts])))
-        embedded: Tensor = self.networks.embed(features, places)
-        return embedded
+        seen: Seen = self.networks.see(features, places)
+        return seen
+
+
+class Imitation(nn.Module):
+    """Which of the acts at hand belongs to what was observed? A lesson for those who see, thrown away when it is learnt.
+
+    A few thousand pairs are few to learn reading from; which act whom they chose took is in each of their turns. That a reward generalises better
+    which goes on telling what the chosen side said is what Yang et al. found (2024, arXiv:2406.10216).
+    """
+
+    def __init__(self, members: int, width: int) -> None:
+        super().__init__()
+        self.belongs = MemberLinear(members, width, width)
+
+    def forward(self, seen: Seen) -> Tensor:
+        """Cross-entropy of each turn's act among the A acts, `[T, M]`."""
+        logits = self.belongs(seen.observed) @ seen.acts.mT / seen.acts.shape[2] ** 0.5
+        return cross_entropy(logits.permute(1, 2, 0), seen.which[:, None].expand(-1, len(logits)), reduction="none")

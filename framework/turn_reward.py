@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from framework.config import Count, differences, flat
+from framework.config import Count, NonNegative, differences, flat
 from framework.courses import Turn, turns_of
 from framework.errors import CheckpointError
 from framework.fitted_reward import RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
 from framework.interfaces import Learning
 from framework.lm.encoder import LineEncoder
-from framework.turn_network import Shape, TurnNetwork
+from framework.turn_network import Imitation, Shape, TurnNetwork
 from framework.types import Floats, Ints, Preference
 
 _WEIGHTS = "reward.safetensors"
@@ -47,17 +47,18 @@ class TurnReward(FittedReward):
         path: see `FittedReward`, as is fitting.
         shape: of each member.
         fitting: how.
+        imitation: weight of telling the chosen sides' acts from what was observed, see `Imitation`.
         cache: lines whose features are kept.
     """
 
     signs = ("distance",)  # of a turn from those that it was fitted to, see `TurnNetwork.judge`
     bootstrap = False  # whether each member has pairs of its own, drawn with replacement
 
-    def __init__(self, reader: LineEncoder, path: str | None, shape: Shape, fitting: Fitting, cache: Count) -> None:
+    def __init__(self, reader: LineEncoder, path: str | None, shape: Shape, fitting: Fitting, imitation: NonNegative, cache: Count) -> None:
         super().__init__(path, fitting)
         if not isinstance(reader, LineEncoder):
             raise ValueError(f"reader: {type(reader).__name__} is no reader of lines; choose another: +lm@reward.reader=minilm")
-        self.reader, self.shape, self.cache = reader, shape, cache
+        self.reader, self.shape, self.imitation, self.cache = reader, shape, imitation, cache
         self._network: TurnNetwork | None = None
         self._fitted_to: list[Ints] = []
 
@@ -82,13 +83,16 @@ class TurnReward(FittedReward):
         few = np.random.default_rng(run.seed).permutation(len(turns))[:_REMEMBERED]
         self._fitted_to = [pairs.turns[turn] for turn in few]
 
+        lesson = Imitation(self.members, self.shape.width).to(run.device) if self.imitation else None
+
         def backward(rows: Ints) -> float:
             network.train()
-            losses = preference_losses(network, pairs, rows, self.fitting.centring)
+            losses = preference_losses(network, pairs, rows, self.fitting.centring, lesson, self.imitation)
             losses.sum().backward()  # type: ignore[no-untyped-call]
             return losses.mean().item()
 
-        return [parameter for parameter in network.parameters() if parameter.requires_grad], backward
+        learning = (*network.parameters(), *(lesson.parameters() if lesson else ()))
+        return [parameter for parameter in learning if parameter.requires_grad], backward
 
     def read(self, turns: Sequence[Turn]) -> Floats:
         """See `FittedReward`."""
@@ -170,12 +174,13 @@ class TurnReward(FittedReward):
         return Pairs(self._fitted().numbers(turns), courses, labels, margins, torch.as_tensor(weights, dtype=torch.float32, device=run.device))
 
 
-def preference_losses(network: TurnNetwork, pairs: Pairs, rows: Ints, centring: float) -> Tensor:
-    """Each member's mean of `pair_losses` over its share of some pairs, `[M]`."""
+def preference_losses(network: TurnNetwork, pairs: Pairs, rows: Ints, centring: float, lesson: Imitation | None = None, imitation: float = 0.0) -> Tensor:
+    """Each member's mean of `pair_losses` over its share of some pairs, and that of the lesson over their chosen sides' turns, `[M]`."""
     sides = [pairs.courses[row][side] for side in range(2) for row in rows]
     owners = np.repeat(np.arange(len(sides)), [len(side) for side in sides])
     distinct, which = np.unique(np.concatenate(sides), return_inverse=True)
-    scores = network([pairs.turns[turn] for turn in distinct])
+    seen = network.see([pairs.turns[turn] for turn in distinct])
+    scores = network(seen)
     device, members = scores.device, scores.shape[1]
     courses = scores.new_zeros(len(sides), members).index_add(0, torch.as_tensor(owners, device=device), scores[torch.as_tensor(which, device=device)])
     chosen, rejected = (side.flatten() for side in courses.chunk(2))
@@ -183,8 +188,16 @@ def preference_losses(network: TurnNetwork, pairs: Pairs, rows: Ints, centring: 
     labels, margins = (part[kept].repeat_interleave(members) for part in (pairs.labels, pairs.margins))
     losses = pair_losses(chosen, rejected, labels, margins, centring)
     weights = pairs.weights[kept]
-    means: Tensor = (weights * losses.view(-1, members)).sum(dim=0) / weights.sum(dim=0).clamp(min=1)
-    return means
+    means = weighted_mean(losses.view(-1, members), weights)
+    if lesson is None:
+        return means
+    ours = owners < len(rows)  # of the chosen sides, which stand first
+    return means + imitation * weighted_mean(lesson(seen)[torch.as_tensor(which[ours], device=device)], weights[torch.as_tensor(owners[ours], device=device)])
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Each member's, `[M]` of `[N, M]`."""
+    return (weights * losses).sum(dim=0) / weights.sum(dim=0).clamp(min=1)
 
 
 def described(reader: LineEncoder) -> dict[str, Any]:

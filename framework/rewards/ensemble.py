@@ -26,7 +26,7 @@ class Ensemble(TurnReward):
     """Members with weights and pairs of their own, drawn with replacement (Efron, 1979).
 
     Args:
-        reader: see `TurnReward`, as are path, shape, fitting and cache.
+        reader: see `TurnReward`, as are path, shape, fitting, imitation and cache.
         members: how many, M.
         aggregation: of a turn's scores s: `mean`; `worst`: the least; `uncertainty_weighted`: mean − λ · variance;
             `lower_confidence_bound`: mean − λ · standard deviation. Variances are over the members there are, not of a population.
@@ -40,13 +40,14 @@ class Ensemble(TurnReward):
         path: str | None,
         shape: Shape,
         fitting: Fitting,
+        imitation: NonNegative,
         cache: Count,
         members: Annotated[int, Field(ge=2)],
         aggregation: Aggregation,
         caution: NonNegative,
         bootstrap: bool,
     ) -> None:
-        super().__init__(reader, path, shape, fitting, cache)
+        super().__init__(reader, path, shape, fitting, imitation, cache)
         self.members, self.aggregation, self.caution, self.bootstrap = members, aggregation, caution, bootstrap
 
     def aggregate(self, scores: Floats) -> Floats:

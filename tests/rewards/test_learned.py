@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from framework.losses import bradley_terry
 from framework.rewarded import RewardedWorld
 from framework.rewards.bradley_terry import BradleyTerry
 from framework.rewards.ensemble import Aggregation, Ensemble, combined
-from framework.turn_network import Shape
+from framework.turn_network import Imitation, Seen, Shape
 from framework.turn_reward import Pairs, TurnReward, preference_losses
 from framework.types import Conversation, Message, Preference, Step
 
@@ -33,11 +34,11 @@ BRIEF = replace(FITTING, epochs=2)
 
 
 def single(shape: Shape = SMALL, fitting: Fitting = FITTING, path: str | None = None) -> BradleyTerry:
-    return BradleyTerry(reader(), path, shape, fitting, 1_000)
+    return BradleyTerry(reader(), path, shape, fitting, 0.0, 1_000)
 
 
 def ensemble(aggregation: Aggregation = "mean", fitting: Fitting = FITTING, bootstrap: bool = True) -> Ensemble:
-    return Ensemble(reader(), None, SMALL, fitting, 1_000, 4, aggregation, 1.0, bootstrap)
+    return Ensemble(reader(), None, SMALL, fitting, 0.5, 1_000, 4, aggregation, 1.0, bootstrap)
 
 
 def agreement(reward: TurnReward) -> float:
@@ -75,7 +76,7 @@ def test_distances_are_mahalanobis_and_kept_with_the_weights(network: Any, tmp_p
     found = reward.doubts([Step(*turn, {}, {}) for turn in turns])["distance"]
     network_ = reward._fitted()
     with torch.no_grad():
-        made = network_._embed(network_.numbers(turns))[0].double().numpy()
+        made = network_.networks.embed(network_.see(network_.numbers(turns)))[0].double().numpy()
     covariance = np.cov(made.T, bias=True)
     covariance += np.eye(16) * 1e-3 * covariance.trace() / 16
     away = made - made.mean(axis=0)
@@ -98,8 +99,9 @@ def test_members_are_those_that_would_be_fitted_alone() -> None:
     reward.fit(PAIRS[:80], learning())
     network, numbers = reward._fitted(), reward._pairs(PAIRS[:80], _turns(PAIRS[:80]), learning())
     network.zero_grad()
-    preference_losses(network, numbers, np.arange(80), 0.1)[2].backward()  # type: ignore[no-untyped-call]
-    for parameter in network.networks.parameters():
+    lesson = Imitation(4, SMALL.width)
+    preference_losses(network, numbers, np.arange(80), 0.1, lesson, 0.5)[2].backward()  # type: ignore[no-untyped-call]
+    for parameter in (*network.networks.parameters(), lesson.belongs.weight):
         assert parameter.grad is not None
         assert parameter.grad[2].abs().sum() > 0 and parameter.grad[[0, 1, 3]].abs().sum() == 0
     assert numbers.weights.sum(dim=0).tolist() == [80] * 4 and len({tuple(column) for column in numbers.weights.T.tolist()}) == 4
@@ -143,11 +145,30 @@ def test_the_loss_by_hand() -> None:
     courses = [(np.array([0, 1]), np.array([0, 2])), (np.array([2]), np.array([1, 1]))]
     scores = torch.tensor([[5.0], [1.0], [-0.5]])
     pairs = Pairs(turns, courses, torch.tensor([1.0, 0.25]), torch.tensor([0.0, 0.5]), torch.tensor([[1.0], [3.0]]))
-    found = preference_losses(lambda asked: scores[np.concatenate(asked)], pairs, np.arange(2), 0.1)  # type: ignore[arg-type]
+    network: Any = Mock(side_effect=lambda seen: scores[seen])
+    network.see = np.concatenate
+    found = preference_losses(network, pairs, np.arange(2), 0.1)
     first = np.log1p(np.exp(-1.5)) + 0.1 * 10.5**2
     ahead = -0.5 - 2.0 - 0.5
     second = 0.25 * np.log1p(np.exp(-ahead)) + 0.75 * np.log1p(np.exp(ahead)) + 0.1 * 1.5**2
     assert found.tolist() == [pytest.approx((first + 3 * second) / 4)]
+
+
+def test_the_lesson_by_hand() -> None:
+    """Which act belongs to what was observed: asked of every turn of the chosen sides, as often as a member has drawn their pair."""
+    torch.manual_seed(0)
+    lesson = Imitation(1, 3).double()
+    seen = Seen(torch.randn(1, 3, 3).double(), torch.randn(1, 2, 3).double(), torch.tensor([0, 1, 1]))
+    told = seen.observed[0] @ lesson.belongs.weight[0] + lesson.belongs.bias[0]
+    chances = torch.softmax(told @ seen.acts[0].T / 3**0.5, dim=1)
+    wrong = [-chances[turn, act].log().item() for turn, act in enumerate([0, 1, 1])]
+
+    network: Any = Mock(return_value=torch.zeros(3, 1).double())
+    network.see = Mock(return_value=seen)
+    courses = [(np.array([0, 1]), np.array([2])), (np.array([1]), np.array([0, 2]))]
+    pairs = Pairs([np.array([number]) for number in range(3)], courses, torch.ones(2).double(), torch.zeros(2).double(), torch.tensor([[1.0], [2.0]]))
+    asked = preference_losses(network, pairs, np.arange(2), 0.0, lesson, 0.5) - preference_losses(network, pairs, np.arange(2), 0.0)
+    assert asked.item() == pytest.approx(0.5 * (wrong[0] + 3 * wrong[1]) / 4)
 
 
 @pytest.mark.parametrize("margin", [None, torch.tensor([0.5, 0.0, 2.0])])
@@ -217,7 +238,7 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are none"):
         single().fit([], learning())
     with pytest.raises(ValueError, match="reader: str is no reader of lines"):
-        BradleyTerry("minilm", None, SMALL, FITTING, 10)  # type: ignore[arg-type]
+        BradleyTerry("minilm", None, SMALL, FITTING, 0.0, 10)  # type: ignore[arg-type]
     with pytest.raises(TrainingError, match="learning_rate"):
         single(fitting=replace(FITTING, learning_rate=1e30)).fit(PAIRS, learning())
 
@@ -225,8 +246,8 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        (BradleyTerry(TfidfEncoder(25), None, SMALL, BRIEF, 10), "reader.max_features is 24 there and 25 here"),
-        (BradleyTerry(reader(), None, Shape("linear", 16, 0.0), BRIEF, 10), "shape.network is 'mlp' there and 'linear' here"),
+        (BradleyTerry(TfidfEncoder(25), None, SMALL, BRIEF, 0.0, 10), "reader.max_features is 24 there and 25 here"),
+        (BradleyTerry(reader(), None, Shape("linear", 16, 0.0), BRIEF, 0.0, 10), "shape.network is 'mlp' there and 'linear' here"),
         (ensemble(), "members is 1 there and 4 here"),
     ],
 )
