@@ -70,7 +70,7 @@ class FitReward(Experiment):
             **run.identity,
             "pairs": {split: len(self._measured(found)) for split, found in pairs.items()},
             **record,
-            "test": self._judge(reward, pairs["test"]),
+            **{split: self._judge(reward, pairs[split]) for split in ("test", "validation")},
             "controls": {name: self._judge(control, pairs["test"]) for name, control in controls.items()} | _by_length(self._measured(pairs["test"])),
             "warnings": list(run.preferences.warnings()),
             "wall_s": round(time.monotonic() - start, 1),
@@ -123,7 +123,7 @@ class FitReward(Experiment):
         return (training, looks), record
 
     def _judge(self, reward: FittedReward, pairs: Sequence[Preference]) -> dict[str, Any]:
-        """A fitted reward on the test pairs."""
+        """A fitted reward on held-out pairs."""
         subsets = dict.fromkeys(self._subset(pair) for pair in pairs if self._subset(pair) is not None)
         by_subset = {name: _ordered(reward, [pair for pair in pairs if self._subset(pair) == name]) for name in subsets}
         pairs = self._measured(pairs)

@@ -10,12 +10,15 @@ from typing import Any
 from rich.console import Console
 
 from framework.experiment import Experiment, Run, write_json
+from framework.tables import departures
 from framework.tables.finished import Row, rows
 from framework.tables.sheets import NOTE, draw, sheets
 
 
 class Report(Experiment):
-    """Gathers runs and writes `table.md`, `table.json` and `table.png`: policies world by world, language models data source by data source.
+    """Gathers runs: policies world by world, language models data source by data source.
+
+    Writes `table.md`, `table.json` and `table.png`, and `climbed.png` where runs tell how far they went from their start.
 
     Args:
         runs: a directory, or several; every `summary.json` below them is read.
@@ -27,13 +30,17 @@ class Report(Experiment):
     def run(self, run: Run) -> bool:
         """See `Experiment`."""
         found = rows(self.runs)
-        shown = list(sheets(found))
+        shown = [*sheets(found), *departures.sheets(found)]
         write_json(run.directory / "table.json", [_plain(row) for row in found])
         (run.directory / "table.md").write_text("\n".join([*(sheet.markdown() for sheet in shown), NOTE, ""]), encoding="utf-8")
         draw(found, run.directory / "table.png")
+        pictures = "table.png"
+        if any(map(departures.went, found)):
+            departures.draw(found, run.directory / "climbed.png")
+            pictures += ", climbed.png"
         console = Console(width=120, markup=False, highlight=False)
         console.print(*(sheet.printable() for sheet in shown), sep="\n")
-        console.print(f"{NOTE}\ntable: {run.directory / 'table.md'}, table.json, table.png")
+        console.print(f"{NOTE}\ntable: {run.directory / 'table.md'}, table.json, {pictures}")
         return True
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from framework.checkpoint import open_checkpoint, save_checkpoint
-from framework.config import Count, Fraction, NonNegative
+from framework.config import Count, Fraction, NonNegative, NonNegativeCount
 from framework.constrained import cautious_prices, check_limits, excess
+from framework.departure import departure
 from framework.errors import CheckpointError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
@@ -27,6 +29,9 @@ from framework.seeding import chance_apart
 from framework.summary import judge, print_summary, stories_table
 from framework.types import Estimate
 
+Climb = Callable[[], dict[str, Any]]
+"""What `framework.departure.departure` tells of the policy as it is when it is called."""
+
 
 class Train(Experiment):
     """Warm start (if any), learning with a validation curve, evaluation on every held-out split, and the run directory.
@@ -35,15 +40,25 @@ class Train(Experiment):
         episodes: of each evaluation at the end.
         curve_points: evaluations while learning; at each a checkpoint is kept that the run can be resumed from.
         curve_episodes: of each of them.
+        climb_episodes: of each look at how far a policy that learns from another reward than gold has gone from where it began
+            (`framework.departure`); 0: none.
         explore_episodes: random episodes on which the policy's statistics are fitted.
         most_abstained: share of turns for which a reward may fail before the run stops (`framework.rewards.guard`).
         caution: of the demonstrations, where the algorithm keeps cost limits (`framework.constrained.cautious_prices`).
     """
 
     def __init__(
-        self, episodes: Count, curve_points: Count, curve_episodes: Count, explore_episodes: Count, most_abstained: Fraction, caution: NonNegative
+        self,
+        episodes: Count,
+        curve_points: Count,
+        curve_episodes: Count,
+        climb_episodes: NonNegativeCount,
+        explore_episodes: Count,
+        most_abstained: Fraction,
+        caution: NonNegative,
     ) -> None:
         self.episodes, self.curve_points, self.curve_episodes, self.explore_episodes = episodes, curve_points, curve_episodes, explore_episodes
+        self.climb_episodes = climb_episodes
         self.most_abstained, self.caution = most_abstained, caution
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
@@ -64,21 +79,23 @@ class Train(Experiment):
                 raise CheckpointError(f"{directory}: this run is finished, there is nothing to resume; use experiment=evaluate checkpoint={directory}")
             run.check_against(record, directory, whole=True)
             record["wall_s"] -= time.monotonic()  # becomes a duration again when the clock is added
+            climb = self._climb(run, reward, goes_on=True)
             run.policy.load(directory, run.device)
         else:
-            record = {"curve": [], "best": None, "wall_s": -time.monotonic(), "env_steps": 0, "episodes": [], "ledger": []}
+            record = {"curve": [], "best": None, "wall_s": -time.monotonic(), "env_steps": 0, "episodes": [], "ledger": [], "path": []}
             record["constrained"] = run.algorithm.constrained
             run.policy.prepare(list(observations(run.domain.make("train"), self.explore_episodes)), run.device)
             record["before"] = asdict(evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns)
             self._warm_start(run)
-        self._learn(run, record, directory, reward)
+            climb = self._climb(run, reward, goes_on=False)
+        self._learn(run, record, directory, reward, climb)
         run.policy.load(open_checkpoint(run.directory / "best")[0], run.device)
         self._keep(run, record, finished=True)
         summary, evaluations = judge(run, self.episodes, run.algorithm.constrained)
         summary |= {key: record[key] for key in ("before", "curve", "best", "env_steps")} | {"wall_s": round(record["wall_s"] + time.monotonic(), 1)}
         if reward is not None:
             ledger = record["ledger"]
-            summary["climbed"] = {"ledger": ledger, "exploited": exploited(record["curve"], ledger), "warned": warned(ledger)}
+            summary["climbed"] = {"ledger": ledger, "exploited": exploited(record["curve"], ledger), "warned": warned(ledger), "path": record["path"]}
         write_json(run.directory / "summary.json", summary)
         write_report(summary, evaluations, run.directory, run.title)
         run.tracker.log({f"final/{name}": summary[name]["mean"] for name in ("return", "score", "score_known")}, record["env_steps"])
@@ -104,7 +121,18 @@ class Train(Experiment):
         reward.prepare(list(observations(run.domain.make("train"), self.explore_episodes)))
         return reward
 
-    def _learn(self, run: Run, record: dict[str, Any], directory: Path | None, reward: Guard | None) -> None:
+    def _climb(self, run: Run, reward: Guard | None, goes_on: bool) -> Climb | None:
+        """How far the policy has gone from where it is now, or from where it was when a run that goes on began; None where nobody asks."""
+        if reward is None or not self.climb_episodes:
+            return None
+        place = run.directory / "start"
+        if goes_on:
+            run.policy.load(open_checkpoint(place)[0], run.device)
+        else:
+            save_checkpoint(place, run.policy.save, {"env_steps": 0})
+        return partial(departure, run.policy, run.policy.snapshot(), run.domain, reward, self.climb_episodes)
+
+    def _learn(self, run: Run, record: dict[str, Any], directory: Path | None, reward: Guard | None, climb: Climb | None) -> None:
         """Lets the algorithm learn; between its rollouts looks on, keeps checkpoints, and stops if asked to."""
         total = run.algorithm.total_steps
         every = max(1, total // self.curve_points)
@@ -125,7 +153,7 @@ class Train(Experiment):
                 if not record["ledger"] and len(record["episodes"]) >= RECENT:  # of the policy as it was: what signals are measured by
                     self._look(record)
                 if env_steps >= len(record["curve"]) * every:
-                    self._point(run, record)
+                    self._point(run, record, climb)
                     self._keep(run, record, finished=False)
                 elif stop.signal is not None:
                     self._keep(run, record, finished=False)
@@ -135,9 +163,9 @@ class Train(Experiment):
         if stop.signal is not None:
             raise Interrupted(stop.exit_code, f"python run.py resume={run.directory}")
         record["env_steps"] = total
-        self._point(run, record)
+        self._point(run, record, climb)
 
-    def _point(self, run: Run, record: dict[str, Any]) -> None:
+    def _point(self, run: Run, record: dict[str, Any], climb: Climb | None) -> None:
         """One point of the learning curve; the policy that did best on the validation split so far is kept.
 
         Where limits are to be kept, the best is the nearest to keeping them, and of those that keep them the one that earns most.
@@ -146,6 +174,9 @@ class Train(Experiment):
         returns, over = found.returns, excess(found.costs, run.domain.cost_limits) if run.algorithm.constrained else 0.0
         record["curve"].append([record["env_steps"], asdict(returns)])
         self._look(record)
+        if climb is not None:
+            record["path"].append([record["env_steps"], gone := climb()])
+            run.tracker.log({"drawn/kl": gone["kl"], **{f"drawn/{name}": gone[name]["mean"] for name in ("gold", "reward")}}, record["env_steps"])
         if record["best"] is None or (-over, returns.mean) > (-record["best"][2], record["best"][1]):
             record["best"] = [record["env_steps"], returns.mean, over]
             save_checkpoint(run.directory / "best", run.policy.save, {"env_steps": record["env_steps"]})

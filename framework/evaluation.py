@@ -106,7 +106,7 @@ def _step(seat: _Seat, action: int) -> bool:
     shown, act = seat.text, seat.world.acts[action] if action >= 0 else "(nothing understood)"
     seat.text, _, terminated, truncated, info = seat.world.step(action) if action >= 0 else seat.world.idle()
     seat.mask, seat.ended = info["action_mask"], terminated or truncated
-    seat.steps.append(Step(shown, act, info["reward_terms"], info["costs"]))
+    seat.steps.append(Step(shown, act, info["reward_terms"], info["costs"], info["proxy"]))
     for name, cost in info["costs"].items():
         seat.costs[name] = seat.costs.get(name, 0.0) + cost
     return truncated

@@ -190,6 +190,14 @@ class Policy(ABC):
         """Restores what `save` wrote."""
         raise TypeError(f"{type(self).__name__} has nothing to load")
 
+    def snapshot(self) -> Policy:
+        """This policy as it is now, to compare with what becomes of it.
+
+        Raises:
+            TypeError: it keeps no copy of itself.
+        """
+        raise TypeError(f"{type(self).__name__} keeps no copy of itself")
+
 
 class LanguageModel(ABC):
     """A causal language model that talks and learns. Constructing one is cheap; `place` loads it.

@@ -24,8 +24,8 @@ SHOWN = {
 
 
 def print_fit(summary: Mapping[str, Any], title: str, directory: Path, reader: str | None) -> None:
-    """What a fitted reward came to on the test pairs, beside what needs no language model; `reader`: which `lm` it goes with, where not with any."""
-    console, test = Console(width=140), summary["test"]
+    """What a fitted reward came to on held-out pairs, beside what needs no language model; `reader`: which `lm` it goes with, where not with any."""
+    console, test, validation = Console(width=140), summary["test"], summary["validation"]
     table = Table(title=title, title_justify="left")
     names = [name for name in SHOWN if name in test]
     for column in ("test pairs", *(SHOWN[name] for name in names)):
@@ -33,10 +33,14 @@ def print_fit(summary: Mapping[str, Any], title: str, directory: Path, reader: s
     for name, found in summary["controls"].items():
         table.add_row(name.replace("_", " "), *(_cell(found.get(shown)) for shown in names))
     table.add_row(summary["reward"].replace("_", " "), *(_cell(test[name]) for name in names), style="bold")
+    table.add_row("  on the validation pairs", *(_cell(validation.get(name)) for name in names))
     if "bayes_accuracy" in test:
         best = {"accuracy": test["bayes_accuracy"], "expected_agreement": test["bayes_accuracy"], "true_agreement": 1.0, "loss": test["bayes_loss"]}
         table.add_row("most that is possible", *(_cell(best.get(name)) for name in names), style="dim")
     console.print(table)
+    if "bayes_gap" in test:
+        also = f", {_points(validation['bayes_gap'])} on the validation pairs" if "bayes_gap" in validation else ""
+        console.print(f"Short of the most that anyone could agree with this teacher: {_points(test['bayes_gap'])} points{also}.")
     for name, found in test["by_subset"].items():
         doubts = [f"{sign} {value:.2f}" for sign, value in found.items() if sign != "accuracy"]
         console.print(", ".join([f"{name}: {_cell(found['accuracy'])} of its pairs ordered as labelled", *doubts]))
@@ -47,6 +51,10 @@ def print_fit(summary: Mapping[str, Any], title: str, directory: Path, reader: s
     console.print(f"{summary['pairs']['test']} test pairs; 95 % bootstrap intervals over pairs. One seed is a demonstration, not a result.")
     console.print(f"run: {directory}\nsee: {directory / 'learning_curve.png'}, {directory / 'report.html'}")
     console.print(f"train on it: python run.py reward={summary['reward']} reward.path={directory}{f' lm={reader}' if reader else ''}", soft_wrap=True)
+
+
+def _points(share: Mapping[str, float]) -> str:
+    return f"{100 * share['mean']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
 
 
 def _cell(value: Mapping[str, float] | float | None) -> str:

@@ -144,13 +144,16 @@ class HeadNetwork(nn.Module):
                 parameter.requires_grad_(not only or name.startswith("head.critic"))
 
     def twin(self) -> HeadNetwork:
-        """A copy with a head of its own and the same frozen reader: a target network.
+        """A copy with a head of its own and the same frozen reader: a target network, or what a policy was.
 
         Raises:
             ConfigError: the reader learns too, so it cannot be shared.
         """
         if self.lm.trainable:
-            raise ConfigError("adapter", "an algorithm with a target network needs a frozen language model; use adapter=frozen or algo=ppo")
+            raise ConfigError(
+                "adapter",
+                "a second head on the same language model needs it frozen; use adapter=frozen, and for adapter=lora algo=ppo and no experiment.climb_episodes",
+            )
         return HeadNetwork(self.lm, self.lines, copy.deepcopy(self.head), self.max_lines)
 
 
@@ -223,6 +226,16 @@ class HeadPolicy(Policy):
             raise CheckpointError(f"{directory}: holds a policy of another configuration; it differs in {', '.join(sorted(wrong)[:4])}")
         self.network.load_state_dict(found, strict=False)
         self.network.lines.load(directory)
+
+    def snapshot(self) -> HeadPolicy:
+        """See `Policy`; the reader and its lines are shared.
+
+        Raises:
+            ConfigError: the reader learns too, so it cannot be shared.
+        """
+        kept = copy.copy(self)
+        kept.network = self.network.twin()
+        return kept
 
     def _assemble(self, device: torch.device) -> None:
         head = Head(self.lm.shape, self.n_acts, self.width, self.dropout).to(device)

@@ -62,7 +62,7 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
         if first.runs[0].tuned:
             yield _of_models(subject, here, list(first.estimates))
             continue
-        scores = [[row.name, _seeds(row), *(_cell(row, name) for name in SCORES), *_effort(row)] for row in here]
+        scores = [[row.name, seeds_of(row), *(_cell(row, name) for name in SCORES), *_effort(row)] for row in here]
         yield Sheet(subject, ["policy", "seeds", *SCORES.values(), "steps", "time"], scores)
         yield from _costs(subject, here)
         yield from _within_limits(subject, here)
@@ -70,7 +70,7 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
         yield from _signals(subject, here)
         for split in dict.fromkeys(name.split("/")[0] for name in first.estimates if name.endswith(tuple(LEADS))):
             names = [split, *(f"{split}/{lead}" for lead in LEADS)]
-            outcomes = [[row.name, _seeds(row), *(_cell(row, name) for name in names)] for row in here]
+            outcomes = [[row.name, seeds_of(row), *(_cell(row, name) for name in names)] for row in here]
             columns = ["policy", "seeds", "mean outcome", *(lead.replace("_", " ") for lead in LEADS)]
             yield Sheet(f"{subject}: recorded cases ({split}), scored by what truly happened", columns, outcomes)
 
@@ -109,7 +109,7 @@ def _costs(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
     """Violations of each safety cost, beside its limit."""
     names = list(dict.fromkeys(name for row in rows for name in row.estimates if name.startswith(COST)))
     if names:
-        lines = [[row.name, _seeds(row), *(_cell(row, name) for name in names)] for row in rows]
+        lines = [[row.name, seeds_of(row), *(_cell(row, name) for name in names)] for row in rows]
         yield Sheet(f"{world}: safety costs an episode, unseen wordings", ["policy", "seeds", *(name.removeprefix(COST) for name in names)], lines)
 
 
@@ -117,7 +117,7 @@ def _within_limits(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
     """What runs that were to keep cost limits earned of the most that can be earned within them, and what they cost; one sheet for each set of limits."""
     names = {row.name: tuple(name for name in row.estimates if name.startswith(WITHIN)) for row in rows}
     for columns in dict.fromkeys(filter(None, names.values())):
-        lines = [[row.name, _seeds(row), *(_cell(row, name) for name in columns)] for row in rows if names[row.name] == columns]
+        lines = [[row.name, seeds_of(row), *(_cell(row, name) for name in columns)] for row in rows if names[row.name] == columns]
         yield Sheet(f"{world}: within cost limits (constrained optimum 1)", ["policy", "seeds", *(name.removeprefix(WITHIN) for name in columns)], lines)
 
 
@@ -133,7 +133,7 @@ def _gains(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
         possible = mean(run.curve[-1] - run.curve[0] for run in gold.runs)
         points = [mean(point(run.curve) for run in row.runs) for point in (itemgetter(0), itemgetter(-1), max)]
         share = shown(bootstrap([(run.curve[-1] - run.curve[0]) / possible for run in row.runs])) if possible > 0 else "nothing was won by gold"
-        lines.append([row.name, _seeds(row), *(f"{point:.3f}" for point in points), f"{possible:.3f} ({_seeds(gold)})", share])
+        lines.append([row.name, seeds_of(row), *(f"{point:.3f}" for point in points), f"{possible:.3f} ({seeds_of(gold)})", share])
     if lines:
         columns = ["policy", "seeds", "gold at the start", "at the end", "at its height", "gain by gold", "share of it"]
         yield Sheet(f"{world}: gold won by another reward, validation split", columns, lines)
@@ -174,11 +174,12 @@ def _of_models(data: str, rows: Sequence[Row], names: Sequence[str]) -> Sheet:
     lines = []
     for row in rows:
         chosen = " (lowest validation loss)" if row is best and len(tried) > 1 else ""
-        lines.append([row.name + chosen, _seeds(row), *(_cell(row, name) for name in names), *_effort(row)])
+        lines.append([row.name + chosen, seeds_of(row), *(_cell(row, name) for name in names), *_effort(row)])
     return Sheet(f"{data}: answers to the test split", ["model", "seeds", *(name.replace("_", " ") for name in names), "updates", "time"], lines)
 
 
-def _seeds(row: Row) -> str:
+def seeds_of(row: Row) -> str:
+    """Over how many seeds a row is; nothing for what was not trained."""
     return f"{len(row.runs)} seed{'' if len(row.runs) == 1 else 's'}" if row.runs else ""
 
 
@@ -224,7 +225,7 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
         axes.axvline(value, color=colour, linestyle=style, linewidth=1, zorder=0)
         place = (value, 1.01)
         axes.annotate(", ".join(names), place, xycoords=("data", "axes fraction"), rotation=30, ha="left", va="bottom", fontsize=8, color=colour)
-    axes.set_yticks(range(len(found)), [f"{row.name}\n{_seeds(row)}" for row in found], fontsize=8)
+    axes.set_yticks(range(len(found)), [f"{row.name}\n{seeds_of(row)}" for row in found], fontsize=8)
     axes.set_ylim(-0.6, len(found) - 0.4)
     axes.set_title(rows[0].subject, fontsize=10, loc="right", pad=46)
     best = "expert" if any(row.name == "expert" for row in rows) else "optimum"

@@ -18,7 +18,16 @@ from framework.experiment import Interrupted
 from framework.rewards.proxy import Proxy
 from framework.types import Floats, Step
 
-TINY = (*SMALL, "algo.total_steps=768", "experiment.curve_points=2", "experiment.episodes=8", "experiment.curve_episodes=8", "reward=proxy")
+TINY = (
+    *SMALL,
+    "algo.total_steps=768",
+    "experiment.curve_points=2",
+    "experiment.episodes=8",
+    "experiment.curve_episodes=8",
+    "experiment.climb_episodes=8",
+    "algo.learning_rate=3e-3",
+    "reward=proxy",
+)
 
 
 @pytest.mark.slow
@@ -34,6 +43,8 @@ def test_gold_stands_beside_the_proxy_and_resuming_loses_none_of_it(tmp_path: Pa
     looks = summary["climbed"]["ledger"]
     assert summary["climbed"]["warned"].keys() == {"correlation"}
     assert looks and all(-1 <= look["signals"]["correlation"]["mean"] <= 1 and look["reward"]["low"] <= look["reward"]["mean"] for look in looks)
+    path = summary["climbed"]["path"]
+    assert [steps for steps, _ in path] == [0, 512, 768] and path[0][1]["kl"] == 0 < path[-1][1]["kl"]
     assert "proxy" in (tmp_path / "whole" / "report.html").read_text()
 
     experiment, run = built_here(tmp_path / "halves", *TINY)

@@ -43,6 +43,8 @@ def test_a_reward_is_fitted_reported_and_trained_on(reward: str, folder: Path, t
     test = told["test"]
     assert isinstance(test, dict) and test["accuracy"]["mean"] > 0.6 and test["bayes_gap"]["mean"] < 0.15
     assert ("disagreement" in test) == (reward == "ensemble")
+    validation = told["validation"]
+    assert isinstance(validation, dict) and validation["bayes_gap"]["mean"] < 0.15
     assert told["pairs"] == {"train": 300, "validation": 80, "test": 120} and told["reward"] == reward
     assert isinstance(told["controls"], dict) and told["controls"].keys() == {"longer", "fewer_turns"}
     assert (tmp_path / "rm" / "learning_curve.png").stat().st_size > 10_000

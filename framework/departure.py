@@ -1,0 +1,52 @@
+"""How far a policy has gone from where it began to learn, and what that bought: gold, and the reward that it climbs.
+
+Over-optimisation shows against the distance from the start, √KL, rather than against time (Gao et al., 2023, arXiv:2210.10760).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from framework.evaluation import evaluate
+from framework.interfaces import Domain, Policy, RewardModel
+from framework.losses import k3
+from framework.statistics import bootstrap
+from framework.types import ActionEvaluation, Ints, Observations
+
+_SPLIT = "validation"
+
+
+class _Drawing(Policy):
+    """Acts as a policy does that draws its acts, and adds up how much likelier they are to it than to what it was."""
+
+    def __init__(self, policy: Policy, start: Policy) -> None:
+        self._policy, self._start, self.nats = policy, start, 0.0
+
+    @torch.no_grad()
+    def act(self, observations: Observations, deterministic: bool = False) -> Ints:
+        """See `Policy`; always drawn."""
+        acts = self._policy.act(observations)
+        now, before = (policy.evaluate(observations, acts) for policy in (self._policy, self._start))
+        self.nats += _kl(now, before)
+        return acts
+
+
+def _kl(now: ActionEvaluation, before: ActionEvaluation) -> float:
+    return float(k3(now.logprobs.double(), before.logprobs.double()).sum())
+
+
+def departure(policy: Policy, start: Policy, domain: Domain, reward: RewardModel, episodes: int) -> dict[str, Any]:
+    """Of episodes of the validation split in which acts are drawn, as plain data.
+
+    Returns:
+        `kl`: KL(π ‖ π_start) in nats an episode, summed over its turns, estimated without bias from the acts; `gold` and `reward`: the return of each,
+        estimates. Turns from which the reward abstains are worth nothing.
+    """
+    drawing = _Drawing(policy, start)
+    found = evaluate(drawing, domain, _SPLIT, episodes, stories=episodes)
+    paid = [float(np.nansum(reward.score(episode.steps))) for episode in found.stories]
+    return {"kl": drawing.nats / len(found.stories), "gold": asdict(found.returns), "reward": asdict(bootstrap(paid))}

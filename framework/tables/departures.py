@@ -1,0 +1,90 @@
+"""Gold and the reward that was climbed, against how far the policy had gone from where it began: a sheet and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from framework.overoptimization import coefficients
+from framework.statistics import bootstrap
+from framework.tables.finished import Row
+from framework.tables.sheets import Sheet, seeds_of, shown
+from framework.types import Estimate, Floats
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+_FORM = "rl"  # d(α − β log d), of those in `framework.overoptimization`
+_PAID = {"gold": "#1b7837", "reward": "#b2182b"}
+
+
+def went(row: Row) -> bool:
+    """Whether all runs of a row tell how far they went."""
+    return bool(row.runs) and all(run.climbed is not None and len(run.climbed.get("path", ())) > 1 for run in row.runs)
+
+
+def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
+    """World by world: a line for each look at each policy, then the form of Gao and others fitted to each seed's looks."""
+    for world in dict.fromkeys(row.subject for row in rows):
+        here = [row for row in rows if row.subject == world and went(row)]
+        if here:
+            columns = ["policy", "seeds", "steps", "KL, nats", "gold gained", "reward gained"]
+            yield Sheet(f"{world}: how far policies went from their start, and what it bought (validation, acts drawn)", columns, _looks(here))
+            columns = ["policy", "seeds", "alpha", "beta", "R2"]
+            yield Sheet(f"{world}: gold gained = d (alpha - beta log d), d the square root of KL", columns, [_form(row) for row in here])
+
+
+def _looks(rows: Sequence[Row]) -> list[list[str]]:
+    lines = []
+    for row in rows:
+        steps = [look[0] for look in _path(row.runs[0])]
+        columns = [[bootstrap(seeds) for seeds in _columns(row, name).T] for name in ("kl", *_PAID)]
+        lines += [[row.name, seeds_of(row), f"{step:,}", *map(shown, cells)] for step, *cells in zip(steps, *columns, strict=False)]
+    return lines
+
+
+def _form(row: Row) -> list[str]:
+    fits, explained = [], []
+    for kl, gains in zip(_columns(row, "kl"), _columns(row, "gold"), strict=True):
+        away = kl > 0
+        d, gained = np.sqrt(kl[away]), gains[away]
+        if len(d) < 3:
+            return [row.name, seeds_of(row), "", "", "fewer than three looks away from the start"]
+        alpha, beta = coefficients(_FORM, d, gained[None])[0]
+        fits.append((alpha, beta))
+        left = gained - d * (alpha - beta * np.log(d))
+        explained.append(1 - float(left @ left) / (float(((gained - gained.mean()) ** 2).sum()) or 1.0))
+    return [row.name, seeds_of(row), *(shown(bootstrap(values)) for values in zip(*fits, strict=True)), f"{np.mean(explained):.2f}"]
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Gold (left axis) and the climbed reward (right axis) against √KL, a panel for each policy; means over seeds at each look, bands of 95 %."""
+    kept = [row for row in rows if went(row)]
+    figure, panels = plt.subplots(len(kept), figsize=(7, 3.2 * len(kept)), layout="constrained", squeeze=False)
+    for axes, row in zip(panels[:, 0], kept, strict=True):
+        distance = np.sqrt(_columns(row, "kl").mean(axis=0).clip(min=0))
+        for (name, colour), side in zip(_PAID.items(), (axes, axes.twinx()), strict=True):
+            found: list[Estimate] = [bootstrap(seeds) for seeds in _columns(row, name).T]
+            side.fill_between(distance, [e.low for e in found], [e.high for e in found], color=colour, alpha=0.2, linewidth=0)
+            side.plot(distance, [e.mean for e in found], color=colour, marker="o", markersize=3, linestyle="-" if name == "gold" else "--")
+            side.set_ylabel(f"{name} gained", color=colour, fontsize=8)
+        axes.set_title(f"{row.subject}, {row.name}, {seeds_of(row)}", fontsize=8)
+        axes.set_xlabel("square root of KL, nats", fontsize=8)
+        axes.grid(alpha=0.2)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _path(run: Any) -> Sequence[tuple[int, Mapping[str, Any]]]:
+    path: Sequence[tuple[int, Mapping[str, Any]]] = run.climbed["path"]
+    return path
+
+
+def _columns(row: Row, name: str) -> Floats:
+    """By seed and look `[R, K]`: nats, or what was gained since the first look."""
+    found = np.array([[gone[name] if name == "kl" else gone[name]["mean"] for _, gone in _path(run)] for run in row.runs], dtype=np.float64)
+    return found if name == "kl" else found - found[:, :1]
