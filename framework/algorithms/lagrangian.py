@@ -120,7 +120,11 @@ class PPOLagrangian(PPO):
     def metrics(self) -> dict[str, float]:
         """Mean costs of the last rollout's episodes, and the prices they led to, in the world's unit."""
         assert self._charged is not None
-        return {**self._told, **{f"price/{name}": float(price) for name, price in zip(self._charged.names, self._charged.prices, strict=True)}}
+        return {
+            **super().metrics(),
+            **self._told,
+            **{f"price/{name}": float(price) for name, price in zip(self._charged.names, self._charged.prices, strict=True)},
+        }
 
     def save(self, directory: Path) -> None:
         """See `Algorithm`."""

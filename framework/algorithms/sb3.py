@@ -30,6 +30,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from framework.algorithms import sb3_state
 from framework.algorithms.networks import network_policy
 from framework.algorithms.sb3_adapter import EncodedWorld, NetworkActorCritic, NetworkDeepQ, Worlds
+from framework.algorithms.tether import Tethered
 from framework.config import Count, Fraction, NonNegative, Positive
 from framework.errors import TrainingError
 from framework.exploration import ExploringStarts
@@ -160,6 +161,7 @@ class PPO(StableBaselines):
 
     Args: as SB3 names them; `ent_coef` goes linearly to `ent_coef_end` over the run: exploration first, decision later. For the
     share `critic_warmup` of the run only the critic learns: a policy that starts warm is not to be spoilt by a critic that does not.
+    `kl_coef` is the price of going far from where it began, in standard deviations of returns a nat (`framework.algorithms.tether`).
     """
 
     n_steps: Count
@@ -174,6 +176,9 @@ class PPO(StableBaselines):
     target_kl: Positive | None
     weight_decay: NonNegative
     critic_warmup: Fraction
+    kl_coef: NonNegative
+
+    _tethered: Tethered | None = field(default=None, init=False, repr=False)
 
     own = ("n_steps", "batch_size", "n_epochs", "gae_lambda", "clip_range", "ent_coef", "vf_coef", "max_grad_norm", "target_kl")
 
@@ -184,12 +189,29 @@ class PPO(StableBaselines):
     def model(self, venv: VecNormalize, **settings: Any) -> BaseAlgorithm:
         """See `StableBaselines`."""
         settings["policy_kwargs"] |= {"optimizer_class": torch.optim.AdamW, "optimizer_kwargs": {"eps": 1e-5, "weight_decay": self.weight_decay}}
-        return Sb3PPO(NetworkActorCritic, venv, **settings)
+        self._tethered = Tethered(venv, settings["policy_kwargs"]["network"](), self.kl_coef) if self.kl_coef else None
+        return Sb3PPO(NetworkActorCritic, self._tethered or venv, **settings)
 
     def anneal(self, model: Any, share: float) -> None:
         """Moves the entropy bonus along its schedule, and ends the critic's warm-up."""
         model.policy.network.train_critic_only(share < self.critic_warmup)
         model.ent_coef = self.ent_coef + share * (self.ent_coef_end - self.ent_coef)
+
+    def metrics(self) -> dict[str, float]:
+        """See `StableBaselines`."""
+        return self._tethered.tell() if self._tethered else {}
+
+    def save(self, directory: Path) -> None:
+        """See `Algorithm`."""
+        super().save(directory)
+        if self._tethered:
+            self._tethered.save(directory)
+
+    def load(self, directory: Path) -> None:
+        """See `StableBaselines`."""
+        super().load(directory)
+        if self._tethered:
+            self._tethered.load(directory, np.asarray(self._model._last_obs))  # type: ignore[union-attr]
 
 
 @dataclass(kw_only=True)

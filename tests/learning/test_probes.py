@@ -13,15 +13,21 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.distributions import Categorical
 
 from framework.algorithms.sb3 import StableBaselines
+from framework.algorithms.sb3_adapter import EncodedWorld
+from framework.algorithms.tether import Tethered
 from framework.config import CONF, build
+from framework.departure import departure
 from framework.evaluation import evaluate
 from framework.interfaces import Learning
 from framework.interview import Interview, InterviewDomain, InterviewWorld
 from framework.lm.tfidf import TfidfEncoder
 from framework.oracles.information_state import Test as Question  # under its own name pytest would collect it
 from framework.policies.head import HeadPolicy
+from framework.rewards.gold import Gold
 from framework.rollout import observations
 from framework.seeding import seed_everything
 
@@ -136,6 +142,43 @@ def test_a_warm_policy_is_not_spoilt_while_the_critic_warms_up() -> None:
     assert learned(domain, algorithm("ppo", total_steps=1_024, critic_warmup=1.0), policy) >= 0.95
     moved = {name for name, value in policy.network.named_parameters() if not torch.equal(value, before[name])}
     assert moved and all(".critic." in name for name in moved), moved
+
+
+@pytest.mark.slow
+def test_a_tether_keeps_the_policy_near_its_start() -> None:
+    """The more a nat costs, the less of the optimum is learnt; the best policy within the price is known: proportional to start * exp(return / price)."""
+    reached = []
+    for price in (0.0, 0.3, 30.0):
+        domain, policy = Probe("named"), fresh_policy(Probe("named"))
+        start = policy.snapshot()
+        learner = algorithm("ppo", kl_coef=price)
+        reached.append((learned(domain, learner, policy), departure(policy, start, domain, Gold(), 500)["kl"]))
+    (free, far), (some, nearer), (held, near) = reached
+    assert free >= 0.95 and held < 0.6 and some > held
+    assert far > nearer > near >= 0 and near < 0.05
+
+
+def test_a_tether_charges_for_what_became_likelier() -> None:
+    """By hand, an act that is e times likelier than at the start costs a nat; what is reported are mean nats a turn, once."""
+    domain, policy = Probe("named"), fresh_policy(Probe("named"))
+
+    def make() -> Any:
+        return EncodedWorld(domain.make("train"), policy)
+
+    worlds, plain = Tethered(DummyVecEnv([make] * 3), policy.network, kl_coef=0.5), DummyVecEnv([make] * 3)
+    worlds.seed(0)
+    plain.seed(0)
+    plain.reset()
+    with torch.no_grad():
+        shown = torch.as_tensor(worlds.reset())
+        before = Categorical(logits=policy.network(shown)[0])
+        list(policy.network.head.actor.parameters())[-1].add_(torch.arange(float(len(domain.acts))))
+        now = Categorical(logits=policy.network(shown)[0])
+        acts = torch.tensor([0, 1, 2])
+        _, rewards, _, _ = worlds.step(acts.numpy())
+    nats = (now.log_prob(acts) - before.log_prob(acts)).numpy()
+    np.testing.assert_allclose(rewards, plain.step(acts.numpy())[1] - 0.5 * nats, rtol=1e-5)
+    assert worlds.tell() == {"rollout/kl_a_turn": pytest.approx(nats.mean())} and worlds.tell() == {}
 
 
 @pytest.mark.slow

@@ -103,7 +103,15 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         of("trpo"),
         [*QUICK, *of("ppo_lagrangian")],
         # a cache so small that lines are dropped and read again
-        [*SMALL, "algo.exploring_starts=1.0", "algo.critic_warmup=0.6", "algo.normalize_reward=false", "algo.target_kl=0.001", "policy.cache=40"],
+        [
+            *SMALL,
+            "algo.exploring_starts=1.0",
+            "algo.critic_warmup=0.6",
+            "algo.normalize_reward=false",
+            "algo.target_kl=0.001",
+            "algo.kl_coef=0.1",
+            "policy.cache=40",
+        ],
         [*(argument for argument in SMALL if not argument.startswith("warm_start")), "warm_start.demonstrations=1024", "warm_start.epochs=1"],
         ["preset=smoke", "warm_start=none", "lm.layers=[1]", "tracker=none", "threads=1", "algo.n_envs=8", "algo.n_steps=32", "algo.batch_size=64"]
         + ["algo.total_steps=1024", "experiment.curve_points=4"],
