@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -23,7 +24,33 @@ from framework.precision import Precision, chosen, computing
 _BATCH_TOKENS, _LEARNING_TOKENS = 8_192, 2_048  # tokens of one forward pass, without gradients and with them
 _KEPT_TOKENS = 8_192  # whose activations wait for the backward pass (six layers deep 150 kB each); those of more are computed again
 _FITTED_LINES = 1_024
+_REMEMBERED = 2**25  # bytes of hidden states
 _MULTIPLE = 8  # widths, and with gradients numbers of rows, are multiples of this: each shape takes kernels and memory of its own
+
+
+class Frozen:
+    """A model that does not learn, and the hidden states of the last lines that it read.
+
+    Where a policy and a reward stand on the same model, what one of them has just read the other need not read again.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self._states: dict[bytes, Tensor] = {}
+
+    def recall(self, tokens: Sequence[bytes], read: Callable[[Sequence[bytes]], Tensor]) -> Tensor:
+        """Hidden states `[n, K, D]` of lines; those not remembered are read."""
+        new = [line for line in dict.fromkeys(tokens) if line not in self._states]
+        fresh = read(new)
+        found = {line: self._states[line] for line in tokens if line in self._states} | dict(zip(new, fresh.unbind(), strict=True))
+        most = max(1, _REMEMBERED // (4 * fresh[0].numel())) if new else len(self._states)
+        self._states.update(zip(new[-most:], fresh[-most:].clone().unbind(), strict=True))  # a copy, lest a few lines keep all that were read with them
+        for line in list(itertools.islice(self._states, max(0, len(self._states) - most))):
+            del self._states[line]
+        return torch.stack([found[line] for line in tokens])
+
+
+_frozen: WeakValueDictionary[tuple[object, ...], Frozen] = WeakValueDictionary()  # those in use, by all that makes them what they are
 
 
 class PretrainedEncoder(LineEncoder):
@@ -78,7 +105,8 @@ class PretrainedEncoder(LineEncoder):
         config.num_hidden_layers = max(1, *self.layers)
         self.tokenizer = AutoTokenizer.from_pretrained(source)
         self.compute = chosen(device, self.dtype)
-        self.model = self._model(source, config).to(device).eval()
+        self._frozen = None if self.adapter else self._one(source, config, device)
+        self.model = self._frozen.model if self._frozen else self._model(source, config).to(device).eval()
         self.shape, self.device = (len(self.layers), config.hidden_size), device
         self.standardise = Standardiser(self.shape).to(device)
 
@@ -121,6 +149,9 @@ class PretrainedEncoder(LineEncoder):
         Where gradients are wanted, what a batch needs for them is kept up to a limit and computed again beyond it
         (Chen et al., 2016, arXiv:1604.06174), so that memory is bounded however many lines are learned from at once.
         """
+        return self._frozen.recall(tokens, self._read) if self._frozen and tokens else self._read(tokens)
+
+    def _read(self, tokens: Sequence[bytes]) -> Tensor:
         if not tokens:
             return torch.zeros(0, *self.shape, device=self.device)
         rows = [np.frombuffer(line, np.int32) for line in tokens]
@@ -156,6 +187,15 @@ class PretrainedEncoder(LineEncoder):
             if found != self.sha256:
                 raise ConfigError("lm.sha256", f"{directory / 'model.safetensors'} has digest {found}, not the published {self.sha256}")
         return str(directory)
+
+    def _one(self, source: str, config: object, device: torch.device) -> Frozen:
+        """The model as others have it already, or a new one."""
+        drawn = self.seed if self.weights == "random" else None
+        alike = (source, self.layers, self.sha256, self.weights, drawn, self.compute, str(device))
+        found = _frozen.get(alike)
+        if found is None:
+            found = _frozen[alike] = Frozen(self._model(source, config).to(device).eval())
+        return found
 
     def _model(self, source: str, config: object) -> torch.nn.Module:
         from transformers import AutoModel

@@ -153,6 +153,9 @@ def minilm() -> PretrainedEncoder:
 
 
 def read(encoder: PretrainedEncoder, lines: Sequence[str]) -> Tensor:
+    """Reads, whatever was read before."""
+    if encoder._frozen is not None:
+        encoder._frozen._states.clear()
     with torch.no_grad():
         return encoder.encode(encoder.tokens(lines))
 
@@ -178,6 +181,23 @@ def test_padding_has_no_influence() -> None:
         states = minilm().model(input_ids=ids, output_hidden_states=True).hidden_states
     by_hand = torch.stack([states[layer][0].mean(dim=0) for layer in (1, 3, 5)])
     torch.testing.assert_close(short, by_hand, rtol=1e-4, atol=1e-4)
+
+
+def test_what_one_reader_has_read_another_on_the_same_model_need_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other, lower, drawn = reader(), reader(), reader(layers=[1, 2, 3]), reader(weights="random")
+    first = read(one, LINES)
+    assert other.model is one.model and not {lower.model, drawn.model} & {one.model}
+    runs = list[int]()
+    hook = one.model.register_forward_hook(lambda _, args, states: runs.append(len(states.last_hidden_state)))
+    other.fit(LINES)
+    assert torch.equal(other.standardise(first), other.encode(other.tokens(LINES))) and not runs, "statistics are each reader's own"
+    monkeypatch.setattr("framework.lm.pretrained._REMEMBERED", 2 * 4 * first[0].numel())
+    again = [*LINES[1:3], "new: line", LINES[1]]
+    found = one.encode(one.tokens(again))
+    assert sum(runs) == 1 and torch.equal(found[[0, 1, 3]], first[[1, 2, 1]])
+    assert one._frozen is not None and len(one._frozen._states) == 2, "the last lines alone"
+    torch.testing.assert_close(one.encode(one.tokens(LINES)), first, rtol=1e-4, atol=1e-4)
+    hook.remove()
 
 
 def test_layers_above_the_last_one_asked_for_are_not_there() -> None:
