@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from framework.errors import ConfigError
 from framework.evaluation import Evaluation
 from framework.report import write_report
 from framework.statistics import bootstrap
+from framework.tables import departures
 from framework.tables.finished import Row, rows
 from framework.tables.sheets import sheets
 from framework.types import Episode, Estimate, Step
@@ -196,6 +198,24 @@ def test_signals_are_judged_by_the_runs_that_were_exploited_and_by_those_that_we
         ["distance", "2 of 2", "300 (100 to 500)", "1 of 1"],
         ["correlation", "2 of 3", "-50 (-100 to 0)", "0 of 1"],
     ]
+
+
+def test_how_far_policies_went_is_told_by_look_and_drawn(tmp_path: Path) -> None:
+    """Gold that gains d (2 - log d) at distances of each seed's own is found to do so."""
+    for seed, far in enumerate((1.0, 1.2)):
+        path = []
+        for steps, d in [(0, 0.0), (10, 0.5 * far), (20, far), (30, 2 * far), (40, 4 * far)]:
+            gained = d * (2 - math.log(d)) if d else 0.0
+            path.append([steps, {"kl": d**2, "gold": around(5 + gained), "reward": around(d)}])
+        write(tmp_path / str(seed), summary(seed=seed, reward="ensemble", climbed=climbed(None) | {"path": path}))
+    write(tmp_path / "older", summary(seed=7, reward="proxy", climbed=climbed(None)))
+    found = policies(tmp_path)
+    looks, form = departures.sheets(found)
+    assert [line[2] for line in looks.lines] == ["0", "10", "20", "30", "40"] and looks.lines[0][3:] == ["0.000"] * 3
+    assert looks.lines[2][3].startswith("1.220 [") and looks.lines[2][4].startswith("2.091 [")
+    assert [line[1:] for line in form.lines] == [["2 seeds", "2.000 [2.000, 2.000]", "1.000 [1.000, 1.000]", "1.00"]] and "ensemble" in form.lines[0][0]
+    departures.draw(found, tmp_path / "climbed.png")
+    assert (tmp_path / "climbed.png").stat().st_size > 10_000
 
 
 def test_one_seed_keeps_its_own_interval(tmp_path: Path) -> None:
