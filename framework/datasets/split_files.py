@@ -101,8 +101,10 @@ class SplitFiles(Generic[Row]):
 
     def warnings(self) -> Sequence[str]:
         """First what each file holds besides what is learnt, then all else that ought to be known."""
-        kept = {self._paths[split].name: sorted({name for row in file.rows for name in self.further(row)}) for split, file in self._files.items()}
-        return [*(f"{file}: {', '.join(names)} kept with each row, not learnt" for file, names in kept.items() if names), *self._findings]
+        kept: dict[tuple[str, ...], list[str]] = {}
+        for split, file in self._files.items():
+            kept.setdefault(tuple(sorted({name for row in file.rows for name in self.further(row)})), []).append(self._paths[split].name)
+        return [*(f"{', '.join(files)}: {', '.join(names)} kept with each row, not learnt" for names, files in kept.items() if names), *self._findings]
 
     @cached_property
     def _checked(self) -> Mapping[str, Sequence[Row]]:
