@@ -29,6 +29,8 @@ WITHIN = "within limits: "
 COST = "cost: "
 """Before the name of a safety cost and its limit: violations an episode in unseen wordings."""
 VALIDATION_LOSS = "validation loss"
+_PLACE = "reward.path"
+"""Of a fitted reward, of which each seed has its own."""
 _NO_PART_OF_A_RESULT = ("seed", "device", "threads", "checkpoint", "resume", "tracker", "experiment")
 
 
@@ -209,12 +211,20 @@ def _groups(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
     for members in chosen.values():
         keys = sorted({key for run in members for key in run.settings})
         varied = [key for key in keys if len({repr(run.settings[key]) for run in members if key in run.settings}) > 1]
+        if _PLACE in varied and _one_a_seed(members, [key for key in varied if key != _PLACE]):
+            varied.remove(_PLACE)
         for run in members:
             group = groups[_name(run, varied)]
             if run.seed in group:  # evaluated again, or trained again: the same seed twice is not two seeds
                 _warn(f"{group[run.seed].directory} is left out: {run.directory} is newer, with the same settings and seed")
             group[run.seed] = run
     return {name: [group[seed] for seed in sorted(group)] for name, group in groups.items()}
+
+
+def _one_a_seed(runs: Sequence[Finished], varied: Sequence[str]) -> bool:
+    """Whether runs that are alike in these settings have a seed each."""
+    alike = [(_name(run, varied), run.seed) for run in runs]
+    return len(set(alike)) == len(alike)
 
 
 def _name(run: Finished, varied: Sequence[str]) -> str:

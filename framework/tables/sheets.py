@@ -25,6 +25,7 @@ NOTE = (
     "episodes or rows. Score: random acts 0, optimum 1 (expert 1, where no optimum is known); the test's wordings are never "
     "trained on. Intervals on recorded cases do not cover the choice of these cases."
 )
+_OF_REWARD = ("reward", "algo.kl_coef")  # gold needs no tether
 _STYLES = {"random": ("#888888", ":"), "best constant": ("#888888", "--"), "heuristic": ("#b8860b", "--")}
 _STYLES |= dict.fromkeys(("optimum", "expert"), ("#1b7837", "-"))
 
@@ -146,7 +147,7 @@ def _pays_gold(row: Row) -> bool:
 def _apart_from_reward(row: Row) -> tuple[object, ...]:
     run = row.runs[0]
     choices = [value for name, value in run.choices.items() if name != "reward"]
-    return *choices, *sorted((name, repr(value)) for name, value in run.settings.items() if not name.startswith("reward"))
+    return *choices, *sorted((name, repr(value)) for name, value in run.settings.items() if not name.startswith(_OF_REWARD))
 
 
 def _signals(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:

@@ -200,6 +200,19 @@ def test_signals_are_judged_by_the_runs_that_were_exploited_and_by_those_that_we
     ]
 
 
+def test_each_seed_may_have_a_fitted_reward_of_its_own(tmp_path: Path) -> None:
+    def write_run(seed: int, path: str, kl_coef: float) -> None:
+        settings = {"reward": {"path": path}, "algo": {"kl_coef": kl_coef}}
+        write(tmp_path / f"{seed}-{path}-{kl_coef}", summary(seed=seed, reward="ensemble"), settings)
+
+    for seed in range(2):
+        for kl_coef in (0.0, 0.3):
+            write_run(seed, f"rm-{seed}", kl_coef)
+    assert [len(row.runs) for row in policies(tmp_path)] == [2, 2]
+    write_run(0, "fewer-pairs", 0.3)
+    assert [len(row.runs) for row in policies(tmp_path)] == [1] * 5, "with two rewards for one seed each place is told"
+
+
 def test_how_far_policies_went_is_told_by_look_and_drawn(tmp_path: Path) -> None:
     """Gold that gains d (2 - log d) at distances of each seed's own is found to do so."""
     for seed, far in enumerate((1.0, 1.2)):
