@@ -13,7 +13,7 @@ from framework.checkpoint import open_checkpoint, save_checkpoint
 from framework.config import Count, Fraction, NonNegative, NonNegativeCount
 from framework.constrained import cautious_prices, check_limits, excess
 from framework.departure import departure
-from framework.errors import CheckpointError
+from framework.errors import CheckpointError, ConfigError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
 from framework.interfaces import Algorithm, Learning, RewardModel, Tuning, World
@@ -86,6 +86,7 @@ class Train(Experiment):
             record["constrained"] = run.algorithm.constrained
             run.policy.prepare(list(observations(run.domain.make("train"), self.explore_episodes)), run.device)
             record["before"] = asdict(evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns)
+            self._climb(run, reward, goes_on=False)  # what cannot be had is told before the warm start
             self._warm_start(run)
             climb = self._climb(run, reward, goes_on=False)
         self._learn(run, record, directory, reward, climb)
@@ -130,7 +131,11 @@ class Train(Experiment):
             run.policy.load(open_checkpoint(place)[0], run.device)
         else:
             save_checkpoint(place, run.policy.save, {"env_steps": 0})
-        return partial(departure, run.policy, run.policy.snapshot(), run.domain, reward, self.climb_episodes)
+        try:
+            start = run.policy.snapshot()
+        except TypeError as error:
+            raise ConfigError("experiment.climb_episodes", f"{error}; use policy=head, or 0") from error
+        return partial(departure, run.policy, start, run.domain, reward, self.climb_episodes)
 
     def _learn(self, run: Run, record: dict[str, Any], directory: Path | None, reward: Guard | None, climb: Climb | None) -> None:
         """Lets the algorithm learn; between its rollouts looks on, keeps checkpoints, and stops if asked to."""

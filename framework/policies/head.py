@@ -150,10 +150,8 @@ class HeadNetwork(nn.Module):
             ConfigError: the reader learns too, so it cannot be shared.
         """
         if self.lm.trainable:
-            raise ConfigError(
-                "adapter",
-                "a second head on the same language model needs it frozen; use adapter=frozen, and for adapter=lora algo=ppo and no experiment.climb_episodes",
-            )
+            told = "algo=ppo without algo.kl_coef and experiment.climb_episodes"
+            raise ConfigError("adapter", f"a second head on the same language model needs it frozen; use adapter=frozen, or {told}")
         return HeadNetwork(self.lm, self.lines, copy.deepcopy(self.head), self.max_lines)
 
 

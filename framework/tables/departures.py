@@ -23,8 +23,9 @@ _PAID = {"gold": "#1b7837", "reward": "#b2182b"}
 
 
 def went(row: Row) -> bool:
-    """Whether all runs of a row tell how far they went."""
-    return bool(row.runs) and all(run.climbed is not None and len(run.climbed.get("path", ())) > 1 for run in row.runs)
+    """Whether all runs of a row tell how far they went, at the same steps."""
+    paths = [(run.climbed or {}).get("path", ()) for run in row.runs]
+    return bool(paths) and len(paths[0]) > 1 and len({tuple(steps for steps, _ in path) for path in paths}) == 1
 
 
 def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
