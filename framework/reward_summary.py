@@ -33,7 +33,7 @@ def print_fit(summary: Mapping[str, Any], title: str, directory: Path, reader: s
     for name, found in summary["controls"].items():
         table.add_row(name.replace("_", " "), *(_cell(found.get(shown)) for shown in names))
     table.add_row(summary["reward"].replace("_", " "), *(_cell(test[name]) for name in names), style="bold")
-    table.add_row("  on the validation pairs", *(_cell(validation.get(name)) for name in names))
+    table.add_row("  validation", *(_cell(validation.get(name)) for name in names))
     if "bayes_accuracy" in test:
         best = {"accuracy": test["bayes_accuracy"], "expected_agreement": test["bayes_accuracy"], "true_agreement": 1.0, "loss": test["bayes_loss"]}
         table.add_row("most that is possible", *(_cell(best.get(name)) for name in names), style="dim")
