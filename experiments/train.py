@@ -16,7 +16,7 @@ from framework.departure import departure
 from framework.errors import CheckpointError, ConfigError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
-from framework.interfaces import Algorithm, Learning, RewardModel, Tuning, World
+from framework.interfaces import Algorithm, Learning, Policy, RewardModel, Tuning, World
 from framework.ledger import RECENT, beside_gold, entry, exploited, warned
 from framework.plots import learning_curve
 from framework.progress import progress
@@ -68,27 +68,34 @@ class Train(Experiment):
 
     def run(self, run: Run) -> bool:
         """See `Experiment`."""
-        resumed, directory = run.settings.resume, None
+        resumed, directory, start = run.settings.resume, None, None
         if run.algorithm.constrained:
             check_limits(run.domain)
         with chance_apart(run.settings.seed):  # so that a policy begins as it would begin on gold
             reward = self._reward(run)
+        watched = reward is not None and self.climb_episodes > 0
         if resumed:
             directory, record = open_checkpoint(Path(resumed))
             if record["finished"]:
                 raise CheckpointError(f"{directory}: this run is finished, there is nothing to resume; use experiment=evaluate checkpoint={directory}")
             run.check_against(record, directory, whole=True)
             record["wall_s"] -= time.monotonic()  # becomes a duration again when the clock is added
-            climb = self._climb(run, reward, goes_on=True)
+            if watched:
+                run.policy.load(open_checkpoint(run.directory / "start")[0], run.device)
+                start = self._snapshot(run)
             run.policy.load(directory, run.device)
         else:
             record = {"curve": [], "best": None, "wall_s": -time.monotonic(), "env_steps": 0, "episodes": [], "ledger": [], "path": []}
             record["constrained"] = run.algorithm.constrained
             run.policy.prepare(list(observations(run.domain.make("train"), self.explore_episodes)), run.device)
             record["before"] = asdict(evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns)
-            self._climb(run, reward, goes_on=False)  # what cannot be had is told before the warm start
+            if watched:
+                self._snapshot(run)  # what cannot be had is told before the warm start
             self._warm_start(run)
-            climb = self._climb(run, reward, goes_on=False)
+            if watched:
+                start = self._snapshot(run)
+                save_checkpoint(run.directory / "start", run.policy.save, {"env_steps": 0})
+        climb = partial(departure, run.policy, start, run.domain, reward, self.climb_episodes) if reward is not None and start is not None else None
         self._learn(run, record, directory, reward, climb)
         run.policy.load(open_checkpoint(run.directory / "best")[0], run.device)
         self._keep(run, record, finished=True)
@@ -122,20 +129,12 @@ class Train(Experiment):
         reward.prepare(list(observations(run.domain.make("train"), self.explore_episodes)))
         return reward
 
-    def _climb(self, run: Run, reward: Guard | None, goes_on: bool) -> Climb | None:
-        """How far the policy has gone from where it is now, or from where it was when a run that goes on began; None where nobody asks."""
-        if reward is None or not self.climb_episodes:
-            return None
-        place = run.directory / "start"
-        if goes_on:
-            run.policy.load(open_checkpoint(place)[0], run.device)
-        else:
-            save_checkpoint(place, run.policy.save, {"env_steps": 0})
+    def _snapshot(self, run: Run) -> Policy:
+        """The policy as it is, to compare with what becomes of it."""
         try:
-            start = run.policy.snapshot()
+            return run.policy.snapshot()
         except TypeError as error:
             raise ConfigError("experiment.climb_episodes", f"{error}; use policy=head, or 0") from error
-        return partial(departure, run.policy, start, run.domain, reward, self.climb_episodes)
 
     def _learn(self, run: Run, record: dict[str, Any], directory: Path | None, reward: Guard | None, climb: Climb | None) -> None:
         """Lets the algorithm learn; between its rollouts looks on, keeps checkpoints, and stops if asked to."""

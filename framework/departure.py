@@ -15,7 +15,7 @@ from framework.evaluation import evaluate
 from framework.interfaces import Domain, Policy, RewardModel
 from framework.losses import k3
 from framework.statistics import bootstrap
-from framework.types import ActionEvaluation, Ints, Observations
+from framework.types import Ints, Observations
 
 _SPLIT = "validation"
 
@@ -30,13 +30,9 @@ class _Drawing(Policy):
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:
         """See `Policy`; always drawn."""
         acts = self._policy.act(observations)
-        now, before = (policy.evaluate(observations, acts) for policy in (self._policy, self._start))
-        self.nats += _kl(now, before)
+        now, before = (policy.evaluate(observations, acts).logprobs.double() for policy in (self._policy, self._start))
+        self.nats += float(k3(now, before).sum())
         return acts
-
-
-def _kl(now: ActionEvaluation, before: ActionEvaluation) -> float:
-    return float(k3(now.logprobs.double(), before.logprobs.double()).sum())
 
 
 def departure(policy: Policy, start: Policy, domain: Domain, reward: RewardModel, episodes: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Categorical
 
 _START = "start.safetensors"
@@ -71,6 +71,6 @@ class Tethered(VecEnvWrapper):
 
 
 @torch.no_grad()
-def _logprobs(network: nn.Module, shown: np.ndarray, actions: np.ndarray) -> Tensor:
-    scores = network(torch.as_tensor(shown))[0]
+def _logprobs(network: Any, shown: np.ndarray, actions: np.ndarray) -> Tensor:
+    scores = network.score(*network.read(torch.as_tensor(shown)))  # the critic is not asked
     return Categorical(logits=scores).log_prob(torch.as_tensor(actions, device=scores.device))
