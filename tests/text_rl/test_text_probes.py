@@ -13,6 +13,7 @@ ALGORITHMS = [
     ("reinforce", {"advantage": "rloo"}),
     ("reinforce", {"advantage": "reinforce_plus_plus"}),
     ("ppo_text", {"vf_coef": 0.5}),
+    ("best_of_n", {}),
 ]
 
 

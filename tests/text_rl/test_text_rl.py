@@ -142,6 +142,26 @@ def test_rloo_credits_episodes_and_reinforce_plus_plus_what_came_after() -> None
     np.testing.assert_allclose(found, (to_come - to_come.mean()) / to_come.std(ddof=1), rtol=1e-5)
 
 
+def test_the_best_of_each_group_is_kept_and_none_where_all_are_alike() -> None:
+    played = episodes([1.0, 2.0], [0.0], [4.0], [5.0, 0.0], [1.0], [1.0])
+    algo = algorithm("best_of_n", group_size=2)
+    assert algo.best(played, played.rewards) == [played.played[0], played.played[3]]  # type: ignore[attr-defined]
+    dear = played.rewards - torch.tensor([0.0, 3.5, 0.0, 0.0, 0.5, 0.6, 0.0, 0.1])  # what leaving the reference costs may turn it
+    assert algo.best(played, dear) == [played.played[place] for place in (1, 2, 4)]  # type: ignore[attr-defined]
+
+
+def test_what_the_best_said_is_learnt_as_if_demonstrated(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = speaker(taught, TwoTurns)
+    algo = algorithm("best_of_n", n_groups=2, group_size=4, batch_size=BATCH_SIZE, n_epochs=1)
+    found, played = first_gradient(policy, algo, monkeypatch)
+    policy.lm.model.zero_grad()  # type: ignore[attr-defined]
+    said = [turn.said for episode in algo.best(played, played.rewards) for turn in episode.turns]  # type: ignore[attr-defined]
+    (-torch.cat([plain(policy, one) for one in said]).mean()).backward()
+    assert max(float(gradient.abs().max()) for gradient in found) > 1e-4
+    for gradient, parameter in zip(found, policy.lm.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("adapter", [Full(), Lora()], ids=["full", "lora"])
 def test_the_reference_is_the_model_as_it_began(adapter: Full | Lora, micro: Path) -> None:
     policy = fresh(micro, adapter=adapter)
@@ -221,7 +241,7 @@ def test_a_policy_is_judged_by_what_it_draws_and_the_run_does_not_notice(taught:
     assert len(set(first)) > 1 and torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["grpo", "reinforce", "ppo_text"])
+@pytest.mark.parametrize("name", ["grpo", "reinforce", "ppo_text", "best_of_n"])
 def test_a_resumed_run_is_the_uninterrupted_one(name: str, taught: Path, tmp_path: Path) -> None:
     settings = {"kl_coef": 0.05, "kl_target": 0.1, "total_steps": 200}
     whole, halves = speaker(taught, TwoTurns), speaker(taught, TwoTurns)
