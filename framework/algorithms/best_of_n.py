@@ -8,48 +8,36 @@ learnt from what was worse, and no more from an episode that was far better than
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from framework.algorithms.policy_gradient import PolicyGradient
-from framework.algorithms.turns import Batch, Played, play
+from framework.algorithms.policy_gradient import GroupedPolicyGradient
+from framework.algorithms.turns import Batch, Played
 from framework.config import Count
-from framework.interfaces import Learning, Policy, SpeakingPolicy, World
-from framework.losses import mean_of_tokens, reinforce
+from framework.interfaces import SpeakingPolicy
+from framework.losses import mean_of_tokens
 
 
 @dataclass(kw_only=True)
-class BestOfN(PolicyGradient):
+class BestOfN(GroupedPolicyGradient):
     """Expert iteration by the best of n (RAFT: Dong et al., 2023; ReST: Gulcehre et al., 2023; expert iteration: Anthony et al., 2017).
 
     Attributes:
-        n_groups: situations a batch.
-        group_size: n, episodes of each.
         batch_size: turns an update, at the most.
         n_epochs: how often each turn of the best is learnt from.
     """
 
-    n_groups: Count
-    group_size: Annotated[int, Field(ge=2)]
     batch_size: Count
     n_epochs: Count
 
-    def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
-        """See `Algorithm`."""
-        assert isinstance(policy, SpeakingPolicy)
-        self.begin(policy, run)
-        worlds = [make_world() for _ in range(self.n_groups * self.group_size)]
-        while self.goes_on(run):
-            batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_groups, self.group_size)), run.device)
-            rewards = batch.rewards - self.price(batch, self.reference(policy, batch))
-            if best := self.best(batch, rewards):
-                self.imitate(policy, Batch.of(best, run.device))
-            self.account(batch, batch.flat(self.group_size))
+    def improve(self, policy: SpeakingPolicy, batch: Batch) -> None:
+        """Learns what the best of each group said, every token alike; nothing where no group has a best."""
+        rewards = batch.rewards - self.price(batch, self.reference(policy, batch))
+        if kept := self.best(batch, rewards):
+            self.imitate(policy, Batch.of(kept, batch.rewards.device))
 
     def best(self, batch: Batch, rewards: Tensor) -> Sequence[Played]:
         """The episode of each group that earned most, none where all earned the same; rewards are of turns, `[B]`."""
@@ -58,12 +46,11 @@ class BestOfN(PolicyGradient):
         return [batch.played[place] for place in places[groups.amax(1) > groups.amin(1)].tolist()]
 
     def imitate(self, policy: SpeakingPolicy, best: Batch) -> None:
-        """Learns what was said, every token alike."""
+        """Learns what was said in them, in minibatches."""
         for said, draws in best.minibatches(self.batch_size, self.n_epochs):
             weights = mean_of_tokens(best.turns[draws])
             for part in policy.score(said):
-                before = best.logprobs[draws[part.draws]]
-                loss = weights[part.draws] @ reinforce(part.logprobs, torch.ones_like(before))
+                loss = -weights[part.draws] @ part.logprobs
                 loss.backward()
-                self.watch(part, before, loss)
+                self.watch(part, best.logprobs[draws[part.draws]], loss)
             self.update()

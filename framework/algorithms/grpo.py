@@ -13,32 +13,28 @@ critic (`algo=ppo_text`) or a baseline that is the same for all (`algo=reinforce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from framework import losses
 from framework.advantages import group_relative
-from framework.algorithms.policy_gradient import PolicyGradient
-from framework.algorithms.turns import Batch, play
+from framework.algorithms.policy_gradient import GroupedPolicyGradient
+from framework.algorithms.turns import Batch
 from framework.config import Count, NonNegative
-from framework.interfaces import Learning, Policy, SpeakingPolicy, World
+from framework.interfaces import SpeakingPolicy
 
 _CLIPS = {"grpo": (0.2, 0.2), "dr_grpo": (0.2, 0.2), "dapo": (0.2, 0.28), "gspo": (3e-4, 4e-4), "cispo": (1.0, 4.0)}
 """How far a ratio may move before it counts no further, below and above 1, as each loss's authors have it."""
 
 
 @dataclass(kw_only=True)
-class GRPO(PolicyGradient):
+class GRPO(GroupedPolicyGradient):
     """Advantages within groups of one situation; a loss per token, tokens weighted as `framework.losses` says; turns are its sequences.
 
     Attributes:
-        n_groups: situations a batch.
-        group_size: episodes of each.
         batch_size: turns an update, at the most.
         n_epochs: how often each turn is learnt from.
         loss: grpo (Shao et al., 2024), dr_grpo (Liu et al., 2025), dapo (Yu et al., 2025; its clipping and weighting), gspo (Zheng et
@@ -47,28 +43,16 @@ class GRPO(PolicyGradient):
         clip_high: how far it may rise above.
     """
 
-    n_groups: Count
-    group_size: Annotated[int, Field(ge=2)]
     batch_size: Count
     n_epochs: Count
     loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
     clip_low: NonNegative | None
     clip_high: NonNegative | None
 
-    def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
-        """See `Algorithm`."""
-        assert isinstance(policy, SpeakingPolicy)
-        self.begin(policy, run)
-        worlds = [make_world() for _ in range(self.n_groups * self.group_size)]
-        while self.goes_on(run):
-            self.iterate(policy, worlds, run)
-
-    def iterate(self, policy: SpeakingPolicy, worlds: Sequence[World], run: Learning) -> None:
-        """Plays a batch of groups in so many worlds, and learns from it."""
-        batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_groups, self.group_size)), run.device)
-        groups = torch.arange(self.n_groups, device=run.device).repeat_interleave(self.group_size)
+    def improve(self, policy: SpeakingPolicy, batch: Batch) -> None:
+        """Learns from a batch, in minibatches."""
         reference = self.reference(policy, batch)
-        advantages = group_relative(batch.totals, groups, scale=self.loss != "dr_grpo")[batch.episodes]
+        advantages = group_relative(batch.totals, self.groups(batch), scale=self.loss != "dr_grpo")[batch.episodes]
         for said, draws in batch.minibatches(self.batch_size, self.n_epochs):
             weights = self.weights(batch.turns[draws], batch)
             for part in policy.score(said):
@@ -80,7 +64,6 @@ class GRPO(PolicyGradient):
                 loss.backward()
                 self.watch(part, batch.logprobs[at], loss)
             self.update()
-        self.account(batch, batch.flat(self.group_size))
 
     def terms(self, logprobs: Tensor, old: Tensor, advantages: Tensor, turns: Tensor) -> Tensor:
         """What each draw should become, `[N]` from `[N]` each."""

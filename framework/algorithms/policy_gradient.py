@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from framework.algorithms.diagnosis import Diagnosis
 from framework.algorithms.optimizer_state import optimizer_tensors, restore_optimizer
-from framework.algorithms.turns import Batch
+from framework.algorithms.turns import Batch, play
 from framework.config import Count, NonNegative, Positive
 from framework.errors import TrainingError
-from framework.interfaces import Algorithm, Learning, SpeakingPolicy
+from framework.interfaces import Algorithm, Learning, Policy, SpeakingPolicy, World
 from framework.losses import k1, k3
 from framework.seeding import episode_seed
 from framework.types import Scores, Utterance
@@ -206,3 +208,38 @@ class PolicyGradient(Algorithm):
                 value.copy_(tensors[f"{_REFERENCE}{number}"])
         torch.set_rng_state(tensors["rng"])
         self._counters, self._diagnosis = plain["counters"], Diagnosis(plain["diagnosis"])
+
+
+@dataclass(kw_only=True)
+class GroupedPolicyGradient(PolicyGradient):
+    """Plays each situation several times, from the same seed, so that its episodes can be compared.
+
+    Attributes:
+        n_groups: situations a batch.
+        group_size: episodes of each.
+    """
+
+    n_groups: Count
+    group_size: Annotated[int, Field(ge=2)]
+
+    def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
+        """See `Algorithm`."""
+        assert isinstance(policy, SpeakingPolicy)
+        self.begin(policy, run)
+        worlds = [make_world() for _ in range(self.n_groups * self.group_size)]
+        while self.goes_on(run):
+            self.iterate(policy, worlds, run)
+
+    def iterate(self, policy: SpeakingPolicy, worlds: Sequence[World], run: Learning) -> None:
+        """Plays a batch of groups in so many worlds, and learns from it."""
+        batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_groups, self.group_size)), run.device)
+        self.improve(policy, batch)
+        self.account(batch, batch.flat(self.group_size))
+
+    @abstractmethod
+    def improve(self, policy: SpeakingPolicy, batch: Batch) -> None:
+        """Learns from a batch of groups, one after the other."""
+
+    def groups(self, batch: Batch) -> Tensor:
+        """Which group each episode is of, `[E]`."""
+        return torch.arange(len(batch.played), device=batch.rewards.device) // self.group_size

@@ -8,54 +8,40 @@ a baseline that is the same wherever a turn stands pays no bonus for going on (s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from framework.advantages import leave_one_out, reinforce_plus_plus, returns
-from framework.algorithms.policy_gradient import PolicyGradient
-from framework.algorithms.turns import Batch, play
-from framework.config import Count
-from framework.interfaces import Learning, Policy, SpeakingPolicy, World
+from framework.algorithms.policy_gradient import GroupedPolicyGradient
+from framework.algorithms.turns import Batch
+from framework.interfaces import SpeakingPolicy
 from framework.losses import mean_of_budgets, reinforce
 
 
 @dataclass(kw_only=True)
-class Reinforce(PolicyGradient):
+class Reinforce(GroupedPolicyGradient):
     """RLOO (Kool et al., 2019; Ahmadian et al., 2024) and REINFORCE++ (Hu et al., 2025).
 
     Attributes:
-        n_groups: situations a batch.
-        group_size: episodes of each.
         advantage: which of the two.
     """
 
-    n_groups: Count
-    group_size: Annotated[int, Field(ge=2)]
     advantage: Literal["rloo", "reinforce_plus_plus"]
 
-    def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
-        """See `Algorithm`."""
-        assert isinstance(policy, SpeakingPolicy)
-        self.begin(policy, run)
-        worlds = [make_world() for _ in range(self.n_groups * self.group_size)]
-        groups = torch.arange(self.n_groups, device=run.device).repeat_interleave(self.group_size)
-        while self.goes_on(run):
-            batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_groups, self.group_size)), run.device)
-            rewards = batch.rewards - self.price(batch, self.reference(policy, batch))
-            advantages = self.advantages(batch, rewards, groups)
-            weights = mean_of_budgets(batch.turns, int(torch.bincount(batch.turns).max()), len(batch.played))
-            for part in policy.score(batch.said):
-                at = part.draws
-                loss = weights[at] @ reinforce(part.logprobs, advantages[batch.turns[at]])
-                loss.backward()
-                self.watch(part, batch.logprobs[at], loss)
-            self.update()
-            self.account(batch, batch.flat(self.group_size))
+    def improve(self, policy: SpeakingPolicy, batch: Batch) -> None:
+        """Learns from a batch, in one update."""
+        rewards = batch.rewards - self.price(batch, self.reference(policy, batch))
+        advantages = self.advantages(batch, rewards, self.groups(batch))
+        weights = mean_of_budgets(batch.turns, int(torch.bincount(batch.turns).max()), len(batch.played))
+        for part in policy.score(batch.said):
+            at = part.draws
+            loss = weights[at] @ reinforce(part.logprobs, advantages[batch.turns[at]])
+            loss.backward()
+            self.watch(part, batch.logprobs[at], loss)
+        self.update()
 
     def advantages(self, batch: Batch, rewards: Tensor, groups: Tensor) -> Tensor:
         """What each turn was worth beyond what was expected, `[B]`."""

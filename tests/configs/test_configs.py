@@ -105,7 +105,10 @@ def test_data_may_be_named_by_its_file(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["algo=sft"], "data: must be given: data=FILE"),
-        (["algo=sft", "experiment=train"], "algo: Train cannot use SFT, which is no Algorithm; choose one of: a2c, best_of_n, dqn, grpo, ppo, "),
+        (
+            ["algo=sft", "experiment=train"],
+            "algo: Train cannot use SFT, which is no Algorithm; choose one of: a2c, best_of_n, dqn, grpo, ppo, ppo_lagrangian, ",
+        ),
         (["experiment=finetune", "data=faq", "lm=tiny"], "algo: Finetune cannot use PPO, which is no ConversationTuning; choose one of: sft"),
         (["algo=sft", "data=faq", "lm=minilm", "adapter=lora"], "lm: Finetune cannot use PretrainedEncoder, which is no LanguageModel; choose one of: "),
         (["algo=grpo", "policy=head", "lm=tfidf", "adapter=frozen"], "policy: Train cannot use HeadPolicy, which is no SpeakingPolicy"),
