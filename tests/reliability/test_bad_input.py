@@ -22,7 +22,7 @@ FEW = ("warm_start=none", "tracker=none", "threads=1", "experiment.explore_episo
 WRONG: dict[str, tuple[str, ...]] = {
     # names
     "domain=fiance": ("domain=fiance", "did you mean 'finance'?"),
-    "algo=pppo": ("algo=pppo", "did you mean 'ppo'?", "a2c, dpo, dqn"),
+    "algo=pppo": ("algo=pppo", "did you mean 'ppo'?", "a2c, best_of_n, dpo"),
     "lm=minilmm": ("lm=minilmm", "did you mean 'minilm'?"),
     "tracker=wnadb": ("tracker=wnadb", "did you mean 'wandb'?"),
     "adapter=laro": ("adapter=laro", "did you mean 'lora'?"),
