@@ -88,7 +88,8 @@ def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
             "lm": "policy" not in needs,  # where there is a policy, the model is the policy's
         }
         models = {name: _language_model(config) for name, so in given.items() if so and _takes(config.reward, name)}
-        put("reward", build(config.reward, "reward", **models))
+        world = {"domain": domain} if _takes(config.reward, "domain") else {}
+        put("reward", build(config.reward, "reward", **models, **world))
     if {"lm", "policy"} & needs.keys():
         put("lm", _language_model(config))
     if "policy" in needs:

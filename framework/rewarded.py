@@ -46,11 +46,11 @@ class RewardedWorld(World):
 
     def step(self, action: int) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """See `gymnasium.Env`."""
-        return self._paid(str(self.render()), self.acts[int(action)], self.world.step(action))
+        return self._paid(str(self.render()), self.acts[int(action)], self.information_state(), self.world.step(action))
 
     def idle(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """See `World`."""
-        return self._paid(str(self.render()), "", self.world.idle())
+        return self._paid(str(self.render()), "", self.information_state(), self.world.idle())
 
     def render(self) -> Any:
         """See `gymnasium.Env`."""
@@ -76,15 +76,16 @@ class RewardedWorld(World):
         """See `World`."""
         self.world.set_state(state["world"])
         self.gold, self.paid = float(state["gold"]), float(state["paid"])
-        self.turns = [Step(**turn) for turn in state["turns"]]
+        self.turns = [Step(**{**turn, "state": tuple(turn["state"]), "left": turn["left"] and tuple(turn["left"])}) for turn in state["turns"]]
 
     def _begin(self) -> None:
         self.gold = self.paid = 0.0
         self.turns = []
 
-    def _paid(self, shown: str, act: str, moved: tuple[Any, ...]) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    def _paid(self, shown: str, act: str, state: tuple[int, ...], moved: tuple[Any, ...]) -> tuple[str, float, bool, bool, dict[str, Any]]:
         text, gold, terminated, truncated, info = moved
-        self.turns.append(Step(shown, act, info["reward_terms"], info["costs"], info["proxy"]))
+        left = self.information_state() if truncated else None
+        self.turns.append(Step(shown, act, info["reward_terms"], info["costs"], info["proxy"], state, left))
         score = float(self.reward.score(self.turns[-1:])[0])
         reward = 0.0 if np.isnan(score) else score
         self.gold, self.paid = self.gold + float(gold), self.paid + reward

@@ -74,13 +74,25 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of an episode's story."""
+    """One line of an episode's story.
+
+    Attributes:
+        observation: what was shown.
+        act: by its name; empty if nothing was understood.
+        reward_terms: what the world paid, term by term.
+        costs: what it counted beside that.
+        proxy: what its exploitable stand-in for the reward paid.
+        state: the information state before the act, as the oracle indexes it.
+        left: that in which the clock ended the episode; None if it did not.
+    """
 
     observation: str
     act: str
     reward_terms: Mapping[str, float]
     costs: Mapping[str, float]
     proxy: float = 0.0
+    state: tuple[int, ...] = ()
+    left: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
