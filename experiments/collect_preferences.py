@@ -95,7 +95,8 @@ class CollectPreferences(Experiment):
     Args:
         teacher: who judges. Its gold is measured by the spread of gold over a pool of such episodes of the training split.
         pairs: to write, by split of the domain; 0: no file.
-        layout: `episode`: an episode in messages, its first observation the prompt; `turn`: one observation answered by two acts.
+        layout: `episode`: two players meet the same client; `branch`: one plays, and from some turn of his on another does in his place.
+        turns: of a branch, that are shown and judged; one is one observation answered by two acts.
         behaviours: who plays: references of the oracle, or `policy`, the one of `checkpoint=DIR`; how often against the others,
             0: never.
         wander: shares of acts that are taken at random instead; an episode has one of them.
@@ -109,7 +110,8 @@ class CollectPreferences(Experiment):
         self,
         teacher: Teacher,
         pairs: Mapping[str, NonNegativeCount],
-        layout: Literal["episode", "turn"],
+        layout: Literal["episode", "branch"],
+        turns: Count,
         behaviours: Mapping[str, NonNegative],
         wander: Sequence[Fraction],
         hacks: NonNegativeCount,
@@ -123,7 +125,7 @@ class CollectPreferences(Experiment):
             raise ValueError("needs pairs of the split train, a behaviour and a share to wander")
         if teacher.style_bias and not words:
             raise ValueError("the teacher likes courtesy, of which the names of acts have none; set experiment.words=true or teacher.style_bias=0")
-        self.teacher, self.pairs, self.layout, self.pool = teacher, pairs, layout, pool
+        self.teacher, self.pairs, self.layout, self.turns, self.pool = teacher, pairs, layout, turns, pool
         self.behaviours, self.wander, self.hacks, self.words, self.courtesy = behaviours, wander, hacks, words, courtesy
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
@@ -211,20 +213,42 @@ class CollectPreferences(Experiment):
         sides = (Behaviour("optimum"), Behaviour("proxy_optimum"))
         for best, hack in islice(self._pairs(stage, _JUDGED, rng, lambda side, _: sides[side]), _DRAWS * self.hacks):
             if hack.segment("regret").gold.sum() < best.segment("regret").gold.sum():
-                yield _line(best, hack, self.layout, self._gold(best, hack), 1.0, 1.0, "hack")
+                yield self._line(best, hack, 1.0, 1.0, "hack")
 
     def _row(self, first: Side, second: Side, verdict: Verdict, tally: Tally) -> dict[str, Any]:
         """A line of a file; what was liked comes first, of a tie what was drawn first."""
         turned = verdict.label == 0.0
         chosen, rejected = (second, first) if turned else (first, second)
-        liked, other = self._gold(chosen, rejected)
         probability = 1 - verdict.probability if turned else verdict.probability
         tally.rows += 1
         if verdict.label != 0.5:
-            tally.margins.append(liked - other)
+            tally.margins.append(float(np.subtract(*self._gold(chosen, rejected))))
             tally.probabilities.append(probability)
             tally.longer += words(chosen.said) > words(rejected.said)
-        return _line(chosen, rejected, self.layout, (liked, other), 0.5 if verdict.label == 0.5 else 1.0, probability, "players")
+        return self._line(chosen, rejected, 0.5 if verdict.label == 0.5 else 1.0, probability, "players")
+
+    def _line(self, chosen: Side, rejected: Side, label: float, probability: float, subset: str) -> dict[str, Any]:
+        """What stands in a file."""
+        liked, other = self._gold(chosen, rejected)
+        return {
+            **self._shown(chosen, rejected),
+            "label": label,
+            "probability": round(probability, 6),
+            "margin": round(liked - other, 6),
+            "chosen_gold": round(liked, 6),
+            "rejected_gold": round(other, 6),
+            "chosen_by": str(chosen.played.role.behaviour),
+            "rejected_by": str(rejected.played.role.behaviour),
+            "episode": chosen.played.role.seed,
+            "subset": subset,
+        }
+
+    def _shown(self, chosen: Side, rejected: Side) -> dict[str, Any]:
+        """What a reward learns from: plain texts where a turn is all, conversations otherwise."""
+        prompt = chosen.played.observations[chosen.turns[0]]
+        if self.layout == "branch" and self.turns == 1:
+            return {"prompt": prompt, "chosen": chosen.said[0], "rejected": rejected.said[0]}
+        return {"prompt": [{"role": "user", "content": prompt}], "chosen": chosen.messages(), "rejected": rejected.messages()}
 
     def _gold(self, chosen: Side, rejected: Side) -> tuple[float, float]:
         liked, other = (float(side.segment(self.teacher.gold).gold.sum()) for side in (chosen, rejected))
@@ -241,17 +265,19 @@ class CollectPreferences(Experiment):
                 sides = [Side(one, range(len(one.acts))) for one in played]
                 yield from zip(sides[::2], sides[1::2], strict=True)
             else:
-                yield from self._turns(stage, seeds, rng, cast)
+                yield from self._branches(stage, seeds, rng, cast)
 
-    def _turns(self, stage: Stage, seeds: Sequence[int], rng: np.random.Generator, cast: Cast) -> Iterator[tuple[Side, Side]]:
-        """In a situation of each episode that leaves a choice: what its player did, and what another does there."""
+    def _branches(self, stage: Stage, seeds: Sequence[int], rng: np.random.Generator, cast: Cast) -> Iterator[tuple[Side, Side]]:
+        """From a turn of each episode that leaves a choice: what its player did, and what another does from there."""
         firsts, roles = list[Side](), list[Role]()
         for played in stage.play([self._role(seed, rng, cast(0, rng)) for seed in seeds]):
             if open_turns := [turn for turn, choices in enumerate(played.choices) if choices > 1]:
                 turn = int(rng.choice(open_turns))
-                firsts.append(Side(played, range(turn, turn + 1)))
-                roles.append(self._role(played.role.seed, rng, cast(1, rng), tuple(played.acts[:turn]), turn + 1))
-        yield from ((first, Side(second, first.turns)) for first, second in zip(firsts, stage.play(roles), strict=True))
+                end = turn + self.turns
+                firsts.append(Side(played, range(turn, min(end, len(played.acts)))))
+                roles.append(self._role(played.role.seed, rng, cast(1, rng), tuple(played.acts[:turn]), end))
+        for first, second in zip(firsts, stage.play(roles), strict=True):
+            yield first, Side(second, range(first.turns.start, len(second.acts)))
 
     def _player(self, _: int, rng: np.random.Generator) -> Behaviour:
         """Who plays, by chance."""
@@ -259,31 +285,6 @@ class CollectPreferences(Experiment):
 
     def _role(self, seed: int, rng: np.random.Generator, behaviour: Behaviour, script: tuple[int, ...] = (), turns: int | None = None) -> Role:
         return Role(seed, behaviour, int(rng.integers(2**62)), bool(rng.random() < self.courtesy), script, turns)
-
-
-def _line(chosen: Side, rejected: Side, layout: str, gold: tuple[float, float], label: float, probability: float, subset: str) -> dict[str, Any]:
-    """What stands in a file."""
-    liked, other = gold
-    return {
-        **_shown(chosen, rejected, layout),
-        "label": label,
-        "probability": round(probability, 6),
-        "margin": round(liked - other, 6),
-        "chosen_gold": round(liked, 6),
-        "rejected_gold": round(other, 6),
-        "chosen_by": str(chosen.played.role.behaviour),
-        "rejected_by": str(rejected.played.role.behaviour),
-        "episode": chosen.played.role.seed,
-        "subset": subset,
-    }
-
-
-def _shown(chosen: Side, rejected: Side, layout: str) -> dict[str, Any]:
-    """What a reward learns from, in a layout."""
-    prompt = chosen.played.observations[chosen.turns[0]]
-    if layout == "turn":
-        return {"prompt": prompt, "chosen": chosen.said[0], "rejected": rejected.said[0]}
-    return {"prompt": [{"role": "user", "content": prompt}], "chosen": chosen.messages(), "rejected": rejected.messages()}
 
 
 def _table(run: Run, summary: Mapping[str, Any], teacher: Teacher) -> Table:

@@ -16,11 +16,9 @@ class Regret(RewardModel):
     Its expected sum over an episode is that of gold less what the optimum earns, so both rank policies alike. But a return of gold
     also holds what the client happened to be like and what chance did later, and pays for an act when its consequences
     come; this blames the act, at once. It is what a process reward would be that made no mistake (of such: Lightman et al.,
-    2023, arXiv:2305.20050), and how simulated teachers judge (Knox et al., 2024, arXiv:2310.02456). Since nought can be had in every
-    situation, nothing need be foreseen: `algo.gamma=0` asks for the same policy.
-
-    A turn in which nothing was understood gives away what an act drawn by chance would, lest silence look better than trying. When the clock ends an
-    episode, what was still to be had is lost, and what the world charges for that.
+    2023, arXiv:2305.20050), and how simulated teachers judge (Knox et al., 2024, arXiv:2310.02456). A turn in which nothing was understood
+    gives away what an act drawn by chance would, lest silence look better than trying. When the clock ends an episode, what was still to
+    be had is lost, and what the world charges for that.
 
     Args:
         domain: knows its optimum.

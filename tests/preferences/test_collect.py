@@ -111,12 +111,12 @@ def test_the_same_seed_gives_the_same_files(collected: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["episode", "turn"])
+@pytest.mark.parametrize("layout", ["episode", "branch"])
 def test_hacks_are_of_the_test_split_and_the_best_player_is_chosen(collected: Path, tmp_path: Path, layout: str) -> None:
     run = collected
-    if layout == "turn":
+    if layout == "branch":
         run = tmp_path / "run"
-        start_here(run, *SMALL, "experiment.layout=turn")
+        start_here(run, *SMALL, "experiment.layout=branch")
     hacks = [row for row in rows(run, "test") if row["subset"] == "hack"]
     assert len(hacks) == 8 and len(rows(run, "test")) == 38 and not any(row["subset"] == "hack" for row in rows(run))
     for row in hacks:
@@ -126,7 +126,7 @@ def test_hacks_are_of_the_test_split_and_the_best_player_is_chosen(collected: Pa
 
 @pytest.mark.slow
 def test_one_observation_answered_by_two_acts(tmp_path: Path) -> None:
-    start_here(tmp_path / "run", *SMALL, "experiment.layout=turn", "teacher=perfect")
+    start_here(tmp_path / "run", *SMALL, "experiment.layout=branch", "teacher=perfect")
     optimum = LINE.oracle("train")
     for row in rows(tmp_path / "run")[:50]:
         assert isinstance(row["prompt"], str) and {row["chosen"], row["rejected"]} < set(LINE.acts) and row["chosen"] != row["rejected"]
@@ -138,6 +138,29 @@ def test_one_observation_answered_by_two_acts(tmp_path: Path) -> None:
             assert row["margin"] == pytest.approx(values[LINE.acts.index(row["chosen"])] - values[LINE.acts.index(row["rejected"])], abs=1e-5)
             openings += 1
     assert openings > 10
+
+
+@pytest.mark.slow
+def test_two_players_part_in_the_middle_of_an_episode(tmp_path: Path) -> None:
+    start_here(tmp_path / "run", *SMALL, "experiment.layout=branch", "experiment.turns=2", "teacher=perfect")
+    optimum, world, found = LINE.oracle("train"), LINE.make("train"), rows(tmp_path / "run")
+    assert {len(acts_of(row, side)) for row in found for side in ("chosen", "rejected")} == {1, 2}
+    checked = 0
+    for row in found:
+        if world.reset(seed=row["episode"])[0] != row["prompt"][0]["content"]:
+            continue  # this one parts later
+        gold = []
+        for side in ("chosen", "rejected"):  # what was done is worth what the oracle says of each act, where it was done
+            world.reset(seed=row["episode"])
+            lost = 0.0
+            for act in map(LINE.acts.index, acts_of(row, side)):
+                values = optimum.action_values(np.array([world.information_state()]))[0]
+                lost += values[act] - values.max()
+                world.step(act)
+            gold.append(lost)
+        assert [row["chosen_gold"], row["rejected_gold"]] == pytest.approx(gold, abs=1e-5)
+        checked += 1
+    assert 10 < checked < len(found)
 
 
 @pytest.mark.slow
