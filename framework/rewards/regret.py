@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from framework.errors import ConfigError
 from framework.interfaces import Domain, RewardModel
 from framework.types import Floats, Step
 
@@ -26,6 +27,15 @@ class Regret(RewardModel):
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
+
+    def prepare(self, observations: Sequence[str]) -> None:
+        """See `RewardModel`.
+
+        Raises:
+            ConfigError: nobody knows what acts are worth there.
+        """
+        if not self.domain.oracle("train").exact:
+            raise ConfigError("reward", f"regret is measured by an exact optimum, and {self.domain.name}/{self.domain.environment} has none; use reward=gold")
 
     def score(self, turns: Sequence[Step]) -> Floats:
         """See `RewardModel`."""

@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from framework.config import CONF, load_domain, options
+from framework.errors import ConfigError
 from framework.interfaces import Domain
 from framework.quarry import Quarry
 from framework.rewarded import RewardedWorld
@@ -44,10 +45,13 @@ def test_of_no_turns_there_is_none() -> None:
     assert Regret(Quarry()).score([]).shape == (0,)
 
 
+def test_a_world_that_is_only_played_has_none() -> None:
+    with pytest.raises(ConfigError, match="has none; use reward=gold"):
+        Regret(load_domain("trading", "Stocks")).prepare([])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "environment"), [(name, world) for name in KNOWN for world in OmegaConf.load(CONF / "domain" / f"{name}.yaml")["worlds"]]
-)
+@pytest.mark.parametrize(("name", "environment"), [(name, world) for name in KNOWN for world in OmegaConf.load(CONF / "domain" / f"{name}.yaml")["worlds"]])
 def test_over_episodes_it_is_gold_less_the_optimum(name: str, environment: str) -> None:
     domain: Domain = load_domain(name, environment)
     oracle, accounts = domain.oracle("train"), list[dict[str, float]]()
