@@ -67,7 +67,8 @@ class PolicyGradient(Algorithm):
 
     Attributes:
         total_steps: turns of a run, in all its worlds; the last episodes are played to their ends.
-        learning_rate: of AdamW without decay.
+        learning_rate: of AdamW without decay, at the start.
+        learning_rate_end: at the end, reached linearly; null keeps the first. What learns beside the language model slows down with it.
         max_grad_norm: to which gradients are clipped, each group of parameters by itself.
         kl_coef: price of a nat by which the policy leaves the one it began as.
         kl_target: nats a turn that are aimed at by moving the price (Ziegler et al., 2019); null keeps it.
@@ -77,6 +78,7 @@ class PolicyGradient(Algorithm):
 
     total_steps: Count
     learning_rate: Positive
+    learning_rate_end: NonNegative | None
     max_grad_norm: Positive
     kl_coef: NonNegative
     kl_target: Positive | None
@@ -97,12 +99,19 @@ class PolicyGradient(Algorithm):
         """Turns taken."""
         return int(self._counters["steps"])
 
+    @property
+    def pace(self) -> float:
+        """What learning rates are multiplied with, from 1 at the start."""
+        end = self.learning_rate if self.learning_rate_end is None else self.learning_rate_end
+        return 1 + (end / self.learning_rate - 1) * min(1.0, self.steps / self.total_steps)
+
     def begin(self, policy: SpeakingPolicy, run: Learning) -> None:
         """An optimiser, the model as it is now for reference, and, in a resumed run, all as it was."""
         learning = policy.lm.parameters()
         if not learning:
             raise TrainingError("nothing of the language model learns; use adapter=lora or adapter=full")
-        self._optimizer = torch.optim.AdamW([{"params": learning}, *self.beside(policy)], self.learning_rate, weight_decay=0.0, fused=True)
+        groups = [{"params": learning, "lr": self.learning_rate}, *self.beside(policy)]
+        self._optimizer = torch.optim.AdamW([{**group, "first_lr": group["lr"]} for group in groups], weight_decay=0.0, fused=True)
         self._reference = Reference(learning) if self.kl_coef else None
         self._counters = {"steps": 0, "batches": 0, "kl_coef": self.kl_coef}
         self._diagnosis, self._metrics, self._sums = Diagnosis(), {}, defaultdict(float)
@@ -110,7 +119,7 @@ class PolicyGradient(Algorithm):
             self._restore(run.resume)
 
     def beside(self, policy: SpeakingPolicy) -> list[dict[str, Any]]:
-        """What learns beside the language model, as groups of parameters for the optimiser with rates of their own."""
+        """What learns beside the language model, as groups of parameters for the optimiser with rates (`lr`) of their own."""
         return []
 
     def goes_on(self, run: Learning) -> bool:
@@ -148,6 +157,8 @@ class PolicyGradient(Algorithm):
         norms = [float(torch.nn.utils.clip_grad_norm_(group["params"], self.max_grad_norm)) for group in self._optimizer.param_groups]
         if wrong := [norm for norm in norms if not math.isfinite(norm)]:
             raise TrainingError(f"the gradient became {wrong[0]} after {self.steps} turns; nothing is kept of it. Try a lower algo.learning_rate")
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["first_lr"] * self.pace
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._sums["train/grad_norm"] = norms[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,21 @@ def test_the_price_of_leaving_the_reference_moves_towards_its_target(taught: Pat
     assert algo._counters["kl_coef"] == pytest.approx(0.1 * 0.98 ** (1 + len(prices) - 1), rel=0.05)  # far below the target it falls by 2 % a batch
 
 
+@pytest.mark.parametrize(("end", "last"), [(None, 3e-3), (3e-4, 3e-4), (0.0, 0.0)])
+def test_the_rate_falls_in_a_line(end: float | None, last: float, taught: Path) -> None:
+    algo, rates = algorithm("ppo_text", total_steps=128, learning_rate=3e-3, learning_rate_end=end, critic_learning_rate=6e-3), list[tuple[float, ...]]()
+
+    def progress(steps: int, metrics: Mapping[str, float]) -> bool:
+        assert algo._optimizer is not None
+        rates.append((steps, *(group["lr"] for group in algo._optimizer.param_groups)))
+        return True
+
+    learn(speaker(taught, TwoTurns), TwoTurns, algo, progress)
+    for before, (_, rate, critic) in pairwise(rates):  # of the updates in between
+        assert rate == pytest.approx(3e-3 + (last - 3e-3) * before[0] / 128) and critic == pytest.approx(2 * rate)
+    assert len(rates) >= 2
+
+
 def test_the_critic_alone_learns_while_it_warms_up(taught: Path) -> None:
     policy = speaker(taught, TwoTurns)
     before = [parameter.clone() for parameter in policy.lm.parameters()]
@@ -243,7 +259,7 @@ def test_a_policy_is_judged_by_what_it_draws_and_the_run_does_not_notice(taught:
 
 @pytest.mark.parametrize("name", ["grpo", "reinforce", "ppo_text", "best_of_n"])
 def test_a_resumed_run_is_the_uninterrupted_one(name: str, taught: Path, tmp_path: Path) -> None:
-    settings = {"kl_coef": 0.05, "kl_target": 0.1, "total_steps": 200}
+    settings = {"kl_coef": 0.05, "kl_target": 0.1, "learning_rate_end": 1e-3, "total_steps": 200}
     whole, halves = speaker(taught, TwoTurns), speaker(taught, TwoTurns)
     torch.manual_seed(1)
     told: list[Mapping[str, float]] = []
