@@ -31,7 +31,7 @@ GIVEN = {  # constructor arguments that are other parts, not settings
     "policy": {"lm", "n_acts", "domain"},
     "lm": {"adapter"},
     "data": {"domain"},
-    "reward": {"reader", "lm"},
+    "reward": {"reader", "lm", "domain"},
     "tracker": {"directory", "config", "group", "name"},
 }
 TALKS = ["algo=sft", "data=faq"]  # what a model that generates is built with
@@ -50,6 +50,7 @@ NEEDED = {  # what an option cannot do without
     "data=file": ["algo=sft", "data.path=somewhere"],
     "data=preferences": ["data.path=somewhere"],
     "experiment=fit_reward": ["data=preferences", "data.path=somewhere"],
+    "preset=words": ["algo=grpo"],
     "reward=judge": ["reward.model=somebody"],
     "reward=function": ["reward.function=framework.interfaces.RewardModel"],
     "reward=graders": ["reward.grader={type: string_check, input: '{{ sample.output_text }}', reference: stop, operation: like}"],
