@@ -1,0 +1,38 @@
+"""A world in words from end to end: lessons, policy gradients on what turns give away, judged by gold, kept and loaded again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from runs import QUICK, start_here
+
+SOME = (
+    "preset=words",
+    *QUICK,
+    "tracker=none",
+    "threads=1",
+    "warm_start.demonstrations=96",
+    "algo.total_steps=60",
+    "algo.batch_size=16",
+    "experiment.episodes=12",
+)
+LOOKS = ("experiment=smoke", "experiment.explore_episodes=8", "experiment.curve_points=2", "experiment.curve_episodes=8")
+SIZES = {"grpo": ("algo.n_groups=2", "algo.group_size=4", "algo.loss=grpo"), "ppo_text": ("algo.n_episodes=8",)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
+def test_a_run_in_words(name: str, tmp_path: Path) -> None:
+    start_here(tmp_path / "run", *SOME, *LOOKS, f"algo={name}", *SIZES[name])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["env_steps"] == 60 and len(summary["curve"]) >= 2
+    assert summary["score_known"]["low"] <= summary["score_known"]["mean"] <= summary["score_known"]["high"] < 1
+    told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    played = [metrics for metrics in told if "rollout/reward" in metrics]
+    assert played and all(metrics["rollout/reward"] <= 0 and "rollout/gold_return" in metrics for metrics in played)
+    kept = (tmp_path / "run" / "checkpoint").resolve()
+    start_here(tmp_path / "again", *SOME, "experiment=evaluate", f"algo={name}", f"checkpoint={kept}")
+    again = json.loads((tmp_path / "again" / "summary.json").read_text())
+    assert again["score_known"] == summary["score_known"]
