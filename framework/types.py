@@ -78,7 +78,7 @@ class Step:
 
     Attributes:
         observation: what was shown.
-        act: by its name; empty if nothing was understood.
+        act: by its name; where nothing was understood a reward is shown an empty one, and a reader of the story words.
         reward_terms: what the world paid, term by term.
         costs: what it counted beside that.
         proxy: what its exploitable stand-in for the reward paid.

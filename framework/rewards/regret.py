@@ -15,11 +15,11 @@ class Regret(RewardModel):
     """Q*(s, a) - V*(s): nought for the best act, below it for any other.
 
     Its expected sum over an episode is that of gold less what the optimum earns, so both rank policies alike. But a return of gold
-    also holds what the client happened to be like and what chance did later, and pays for an act when its consequences
-    come; this blames the act, at once. It is what a process reward would be that made no mistake (of such: Lightman et al.,
-    2023, arXiv:2305.20050), and how simulated teachers judge (Knox et al., 2024, arXiv:2310.02456). A turn in which nothing was understood
-    gives away what an act drawn by chance would, lest silence look better than trying. When the clock ends an episode, what was still to
-    be had is lost, and what the world charges for that.
+    also holds what the client happened to be like and what chance did later, and pays for an act when its consequences come; this
+    blames the act, at once. It is what a process reward would be that made no mistake (of such: Lightman et al., 2023, arXiv:2305.20050),
+    and how simulated teachers judge (Knox et al., 2024, arXiv:2310.02456). An act that is forbidden, or none that was understood, gives
+    away what one drawn by chance would, lest silence look better than trying. When the clock ends an episode, what was still to be had
+    is lost, and what the world charges for that.
 
     Args:
         domain: knows its optimum.
@@ -46,8 +46,8 @@ class Regret(RewardModel):
         lost = np.zeros(len(turns))
         for number, turn in enumerate(turns):
             allowed = values[number][np.isfinite(values[number])]
-            worth = values[number, self.domain.acts.index(turn.act)] if turn.act else allowed.mean()
-            lost[number] = worth - allowed.max()
+            worth = values[number, self.domain.acts.index(turn.act)] if turn.act else -np.inf
+            lost[number] = (worth if np.isfinite(worth) else allowed.mean()) - allowed.max()
             if turn.left is not None:
                 lost[number] += turn.reward_terms.get("abandoned", 0.0) - oracle.action_values(np.array([turn.left]))[0].max()
         return lost

@@ -34,7 +34,8 @@ def test_by_hand() -> None:
 
 
 def test_who_is_not_understood_gives_away_what_chance_would() -> None:
-    assert Regret(Quarry()).score([step("", LAST_SOFT), step("", LAST_HARD)]) == pytest.approx([(1 + 0) / 2 - 1, (-0.5 - 0.8 + 0) / 3])
+    turns = [step("", LAST_SOFT), step("", LAST_HARD), step(BLAST, LAST_SOFT)]  # to blast soft rock is forbidden
+    assert Regret(Quarry()).score(turns) == pytest.approx([(1 + 0) / 2 - 1, (-0.5 - 0.8 + 0) / 3, (1 + 0) / 2 - 1])
 
 
 def test_the_clock_takes_what_was_still_to_be_had() -> None:
