@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from framework.errors import ConfigError, near
 from framework.free_text import Phrasebook
+from framework.given_away import cut_short
 from framework.interfaces import Domain, Policy, World
 from framework.teachers import Segment, courtesy, words
 from framework.types import Bools, Floats, Grounds, Ints, Observations
@@ -142,17 +143,11 @@ class Stage:
         states = _states([seat.world for seat in playing])
         values = self.oracle.action_values(states)
         cumulated = self._chances(playing, states).cumsum(axis=1)
-        lost: list[int] = []
         for row, seat in enumerate(playing):
             script, turn, drawn = seat.played.role.script, len(seat.played.acts), seat.rng.random()
             act = script[turn] if turn < len(script) else int(np.searchsorted(cumulated[row], drawn * cumulated[row, -1], side="right"))
-            truncated, charged = self._step(seat, act)
-            seat.played.regret.append(float(values[row, act] - values[row].max()) + charged)
-            lost += [row] if truncated else []
-        if lost:  # what was still to be had
-            left = self.oracle.action_values(_states([playing[row].world for row in lost])).max(axis=1)
-            for row, value in zip(lost, left, strict=True):
-                playing[row].played.regret[-1] -= float(value)
+            lost = self._step(seat, act)
+            seat.played.regret.append(float(values[row, act] - values[row].max()) + lost)
 
     def _chances(self, playing: Sequence[_Seat], states: Ints) -> Floats:
         """What each seat's behaviour does, `[B, A]`."""
@@ -171,8 +166,8 @@ class Stage:
                 chances[rows] = self.oracle.probabilities(name, states[rows])
         return np.asarray((1 - wander) * chances / chances.sum(axis=1, keepdims=True) + wander * even)
 
-    def _step(self, seat: _Seat, act: int) -> tuple[bool, float]:
-        """Takes an act and writes it down; returns whether the clock ended the episode, and what that cost."""
+    def _step(self, seat: _Seat, act: int) -> float:
+        """Takes an act and writes it down; returns what is lost by the clock, if it ends the episode."""
         played, grounds = seat.played, seat.world.grounds() if self.book else None
         played.observations.append(seat.text)
         played.choices.append(int(seat.mask.sum()))
@@ -182,7 +177,7 @@ class Stage:
         played.said.append(self._say(seat, act, grounds if terminated else None))
         seat.mask = info["action_mask"]
         seat.ended = terminated or truncated or len(played.acts) == played.role.turns
-        return truncated, _charged(info) if truncated else 0.0
+        return cut_short(self.oracle, seat.world.information_state(), info["reward_terms"]) if truncated else 0.0
 
     def _say(self, seat: _Seat, act: int, grounds: Grounds | None) -> str:
         """An act by its name or in words, which are understood as it."""
@@ -191,11 +186,6 @@ class Stage:
         said = self.book.express(act, grounds, seat.rng)
         courteous = f"{seat.rng.choice(np.array(self.courtesies))} {said}" if seat.played.role.courteous and self.courtesies else said
         return courteous if self.book.understand(courteous) == act else said
-
-
-def _charged(info: Mapping[str, Any]) -> float:
-    """What a world charges for letting the clock run out."""
-    return float(info["reward_terms"].get("abandoned", 0.0))
 
 
 def _states(worlds: Sequence[World]) -> Ints:

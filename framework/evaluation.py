@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from framework.given_away import cut_short
 from framework.interfaces import Domain, Oracle, Policy, World
 from framework.seeding import chance_apart, episode_seed
 from framework.statistics import bootstrap
@@ -96,8 +97,7 @@ def _play(policy: Policy, oracle: Oracle, worlds: Sequence[World], split: str, n
             elif allowed:  # a forbidden act, or none, changes nothing, so it gives nothing away
                 seat.value += float(values[row, action] - values[row].max())
             if truncated and not as_it_happens:  # what was still to be had is lost, and a world may charge for that
-                left = oracle.action_values(_states([seat.world]))[0].max()
-                seat.value += seat.steps[-1].reward_terms.get("abandoned", 0.0) - float(left)
+                seat.value += cut_short(oracle, seat.world.information_state(), seat.steps[-1].reward_terms)
     return seats
 
 

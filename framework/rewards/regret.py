@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from framework.errors import ConfigError
+from framework.given_away import cut_short
 from framework.interfaces import Domain, RewardModel
 from framework.types import Floats, Step
 
@@ -49,5 +50,5 @@ class Regret(RewardModel):
             worth = values[number, self.domain.acts.index(turn.act)] if turn.act else -np.inf
             lost[number] = (worth if np.isfinite(worth) else allowed.mean()) - allowed.max()
             if turn.left is not None:
-                lost[number] += turn.reward_terms.get("abandoned", 0.0) - oracle.action_values(np.array([turn.left]))[0].max()
+                lost[number] += cut_short(oracle, turn.left, turn.reward_terms)
         return lost
