@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +27,10 @@ from framework.seeding import episode_seed
 from framework.teachers import Pool, Segment, Teacher, Verdict, words
 
 COURTESIES = ("Thank you.", "Certainly.", "Of course.", "I am glad to help.", "Thanks for telling me.", "With pleasure.")
+Layout = Literal["episode", "branch"]
 Cast = Callable[[int, np.random.Generator], Behaviour]
 """Who plays which side of a pair, the first or the second."""
+Sides = tuple["Side", "Side"]
 _JUDGED = "test"  # the split with pairs that nobody is asked about
 _BLOCK = 128  # pairs played side by side
 _DRAWS = 50  # a pair, before there is said to be too little to ask about
@@ -90,12 +92,13 @@ class CollectPreferences(Experiment):
     seed of the episode.
 
     The test file also has pairs that nobody is asked about, of who plays best and who exploits the domain's proxy, where these do otherwise: a reward
-    that knows no better falls for them. Its column `subset` tells them, `hack`, from the others, `players`.
+    that knows no better falls for them. Its column `subset` tells them, `hack`, from the others, which have their layout there.
 
     Args:
-        teacher: who judges. Its gold is measured by the spread of gold over a pool of such episodes of the training split.
+        teacher: who judges. Its gold is measured by the spread of gold over a pool of pairs of the same layout, of the training split.
         pairs: to write, by split of the domain; 0: no file.
-        layout: `episode`: two players meet the same client; `branch`: one plays, and from some turn of his on another does in his place.
+        layouts: how often each comes up against the other, 0: never. `episode`: two players meet the same client; `branch`: one plays, and from some turn
+            of his on another does in his place.
         turns: of a branch, that are shown and judged; one is one observation answered by two acts.
         behaviours: who plays: references of the oracle, or `policy`, the one of `checkpoint=DIR`; how often against the others,
             0: never.
@@ -110,7 +113,7 @@ class CollectPreferences(Experiment):
         self,
         teacher: Teacher,
         pairs: Mapping[str, NonNegativeCount],
-        layout: Literal["episode", "branch"],
+        layouts: Mapping[Layout, NonNegative],
         turns: Count,
         behaviours: Mapping[str, NonNegative],
         wander: Sequence[Fraction],
@@ -121,11 +124,12 @@ class CollectPreferences(Experiment):
     ) -> None:
         pairs = {split: number for split, number in pairs.items() if number}
         behaviours = {name: weight for name, weight in behaviours.items() if weight}
-        if "train" not in pairs or not behaviours or not wander:
-            raise ValueError("needs pairs of the split train, a behaviour and a share to wander")
+        layouts = {name: weight for name, weight in layouts.items() if weight}
+        if "train" not in pairs or not layouts or not behaviours or not wander:
+            raise ValueError("needs pairs of the split train, a layout, a behaviour and a share to wander")
         if teacher.style_bias and not words:
             raise ValueError("the teacher likes courtesy, of which the names of acts have none; set experiment.words=true or teacher.style_bias=0")
-        self.teacher, self.pairs, self.layout, self.turns, self.pool = teacher, pairs, layout, turns, pool
+        self.teacher, self.pairs, self.layouts, self.turns, self.pool = teacher, pairs, layouts, turns, pool
         self.behaviours, self.wander, self.hacks, self.words, self.courtesy = behaviours, wander, hacks, words, courtesy
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
@@ -143,11 +147,11 @@ class CollectPreferences(Experiment):
         summary: dict[str, Any] = {}
 
         def write(directory: Path) -> None:
-            pool = self._pool(stages["train"], run.settings.seed)
-            summary["spread"] = pool.spread
+            pools = {layout: self._pool(stages["train"], run.settings.seed, layout) for layout in self.layouts}
+            summary["spread"] = {layout: pool.spread for layout, pool in pools.items()}
             for number, (split, stage) in enumerate(stages.items(), 1):
                 rng = np.random.default_rng([run.settings.seed, number])
-                summary[split] = self._write(directory / f"{split}.jsonl", split, stage, pool, rng)
+                summary[split] = self._write(directory / f"{split}.jsonl", split, stage, pools, rng)
 
         save_checkpoint(run.directory / "preferences", write, {"config": run.config, "choices": run.choices, **run.identity})
         write_json(run.directory / "summary.json", summary)
@@ -172,12 +176,12 @@ class CollectPreferences(Experiment):
         book = load_phrasebook(domain.phrases, tuple(domain.acts)) if self.words and domain.phrases else None
         return Stage(domain, split, run.parts.get(POLICY), book, COURTESIES)
 
-    def _pool(self, stage: Stage, seed: int) -> Pool:
+    def _pool(self, stage: Stage, seed: int, layout: Layout) -> Pool:
         """Gold of what is to be judged."""
         rng = np.random.default_rng([seed, 0])
-        drawn = self._pairs(stage, "train", rng, self._player)
+        drawn = self._pairs(layout, stage, _numbers("train", rng), rng, self._player)
         returns: list[float] = []
-        with progress("pool", self.pool) as tell:
+        with progress(f"pool, {layout}", self.pool) as tell:
             while len(returns) < self.pool:
                 returns += [float(side.segment(self.teacher.gold).gold.sum()) for side in next(drawn)]
                 tell(len(returns))
@@ -186,18 +190,18 @@ class CollectPreferences(Experiment):
         except ValueError as error:
             raise ConfigError("experiment.behaviours", str(error)) from error
 
-    def _write(self, path: Path, split: str, stage: Stage, pool: Pool, rng: np.random.Generator) -> dict[str, float]:
+    def _write(self, path: Path, split: str, stage: Stage, pools: Mapping[Layout, Pool], rng: np.random.Generator) -> dict[str, float]:
         """The file of a split; returns what was written."""
         tally, wanted = Tally(), self.pairs[split]
-        drawn = self._pairs(stage, split, rng, self._player)
+        drawn = self._mixed(stage, split, rng, self._player)
         with path.open("w", encoding="utf-8") as file, progress(split, wanted) as tell:
             while tally.rows < wanted:
-                first, second = next(drawn)
+                layout, (first, second) = next(drawn)
                 one, other = (side.segment(self.teacher.gold) for side in (first, second))
                 if first.said == second.said:
                     tally.alike += 1
-                elif verdict := self.teacher.judge(one, other, pool, rng):
-                    file.write(json.dumps(self._row(first, second, verdict, tally), ensure_ascii=False) + "\n")
+                elif verdict := self.teacher.judge(one, other, pools[layout], rng):
+                    file.write(json.dumps(self._row(layout, first, second, verdict, tally), ensure_ascii=False) + "\n")
                     tell(tally.rows)
                 else:
                     tally.skipped += 1
@@ -211,11 +215,11 @@ class CollectPreferences(Experiment):
     def _hacks(self, stage: Stage, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
         """Lines of a file whose chosen side is the optimum's; fewer than asked for where the two seldom differ."""
         sides = (Behaviour("optimum"), Behaviour("proxy_optimum"))
-        for best, hack in islice(self._pairs(stage, _JUDGED, rng, lambda side, _: sides[side]), _DRAWS * self.hacks):
+        for _, (best, hack) in islice(self._mixed(stage, _JUDGED, rng, lambda side, _: sides[side]), _DRAWS * self.hacks):
             if hack.segment("regret").gold.sum() < best.segment("regret").gold.sum():
                 yield self._line(best, hack, 1.0, 1.0, "hack")
 
-    def _row(self, first: Side, second: Side, verdict: Verdict, tally: Tally) -> dict[str, Any]:
+    def _row(self, layout: Layout, first: Side, second: Side, verdict: Verdict, tally: Tally) -> dict[str, Any]:
         """A line of a file; what was liked comes first, of a tie what was drawn first."""
         turned = verdict.label == 0.0
         chosen, rejected = (second, first) if turned else (first, second)
@@ -225,7 +229,7 @@ class CollectPreferences(Experiment):
             tally.margins.append(float(np.subtract(*self._gold(chosen, rejected))))
             tally.probabilities.append(probability)
             tally.longer += words(chosen.said) > words(rejected.said)
-        return self._line(chosen, rejected, 0.5 if verdict.label == 0.5 else 1.0, probability, "players")
+        return self._line(chosen, rejected, 0.5 if verdict.label == 0.5 else 1.0, probability, layout)
 
     def _line(self, chosen: Side, rejected: Side, label: float, probability: float, subset: str) -> dict[str, Any]:
         """What stands in a file."""
@@ -244,9 +248,9 @@ class CollectPreferences(Experiment):
         }
 
     def _shown(self, chosen: Side, rejected: Side) -> dict[str, Any]:
-        """What a reward learns from: plain texts where a turn is all, conversations otherwise."""
+        """What a reward learns from: plain texts where a turn is all that any pair shows, conversations otherwise."""
         prompt = chosen.played.observations[chosen.turns[0]]
-        if self.layout == "branch" and self.turns == 1:
+        if "episode" not in self.layouts and self.turns == 1:
             return {"prompt": prompt, "chosen": chosen.said[0], "rejected": rejected.said[0]}
         return {"prompt": [{"role": "user", "content": prompt}], "chosen": chosen.messages(), "rejected": rejected.messages()}
 
@@ -254,20 +258,26 @@ class CollectPreferences(Experiment):
         liked, other = (float(side.segment(self.teacher.gold).gold.sum()) for side in (chosen, rejected))
         return liked, other
 
-    def _pairs(self, stage: Stage, split: str, rng: np.random.Generator, cast: Cast) -> Iterator[tuple[Side, Side]]:
-        """Endless pairs of what two players did with the same client; episodes are numbered on from one drawn by chance."""
-        number = int(rng.integers(2**27))
+    def _mixed(self, stage: Stage, split: str, rng: np.random.Generator, cast: Cast) -> Iterator[tuple[Layout, Sides]]:
+        """Endless pairs, each of a layout drawn by lot; no two with the same client."""
+        numbers, (lots,) = _numbers(split, rng), rng.spawn(1)
+        drawn = {layout: self._pairs(layout, stage, numbers, rng, cast) for layout in self.layouts}
         while True:
-            seeds = [episode_seed(split, number + place) for place in range(_BLOCK)]
-            number += _BLOCK
-            if self.layout == "episode":
+            layout = chosen_by_lot(self.layouts, lots)
+            yield layout, next(drawn[layout])
+
+    def _pairs(self, layout: Layout, stage: Stage, numbers: Iterator[int], rng: np.random.Generator, cast: Cast) -> Iterator[Sides]:
+        """Endless pairs of what two players did with the same client."""
+        while True:
+            seeds = list(islice(numbers, _BLOCK))
+            if layout == "episode":
                 played = stage.play([self._role(seed, rng, cast(side, rng)) for seed in seeds for side in range(2)])
                 sides = [Side(one, range(len(one.acts))) for one in played]
                 yield from zip(sides[::2], sides[1::2], strict=True)
             else:
                 yield from self._branches(stage, seeds, rng, cast)
 
-    def _branches(self, stage: Stage, seeds: Sequence[int], rng: np.random.Generator, cast: Cast) -> Iterator[tuple[Side, Side]]:
+    def _branches(self, stage: Stage, seeds: Sequence[int], rng: np.random.Generator, cast: Cast) -> Iterator[Sides]:
         """From a turn of each episode that leaves a choice: what its player did, and what another does from there."""
         firsts, roles = list[Side](), list[Role]()
         for played in stage.play([self._role(seed, rng, cast(0, rng)) for seed in seeds]):
@@ -287,9 +297,15 @@ class CollectPreferences(Experiment):
         return Role(seed, behaviour, int(rng.integers(2**62)), bool(rng.random() < self.courtesy), script, turns)
 
 
+def _numbers(split: str, rng: np.random.Generator) -> Iterator[int]:
+    """Seeds of a split's episodes, from one drawn by chance on."""
+    return (episode_seed(split, number) for number in count(int(rng.integers(2**27))))
+
+
 def _table(run: Run, summary: Mapping[str, Any], teacher: Teacher) -> Table:
     """The summary for people."""
-    title = f"{run.domain.name}/{run.domain.environment}: preferences by {teacher.gold}, one spread is {summary['spread']:.3g}"
+    spreads = ", ".join(f"{spread:.3g} ({layout})" for layout, spread in summary["spread"].items())
+    title = f"{run.domain.name}/{run.domain.environment}: preferences by {teacher.gold}, one spread is {spreads}"
     table = Table("split", title=title, box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
     rows = {split: told for split, told in summary.items() if split != "spread"}
     for name in next(iter(rows.values())):

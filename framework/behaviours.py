@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from framework.teachers import Segment, courtesy, words
 from framework.types import Bools, Floats, Grounds, Ints, Observations
 
 POLICY = "policy"  # the name of a learnt policy among the behaviours
+Name = TypeVar("Name", bound=str)
 _TOGETHER = 256  # episodes played side by side
 
 
@@ -82,7 +83,7 @@ class _Seat:
     ended: bool = False
 
 
-def chosen_by_lot(weights: Mapping[str, float], rng: np.random.Generator) -> str:
+def chosen_by_lot(weights: Mapping[Name, float], rng: np.random.Generator) -> Name:
     """One of the names, by how often it is to come up against the others."""
     shares = np.array(list(weights.values()))
     return list(weights)[int(rng.choice(len(shares), p=shares / shares.sum()))]

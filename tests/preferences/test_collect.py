@@ -32,6 +32,7 @@ SMALL = (
     "experiment.hacks=8",
     "threads=1",
 )
+BRANCH = ("experiment.layouts.episode=0", "experiment.layouts.branch=1")
 LINE = load_domain("healthcare", "NewbornTriage")
 
 
@@ -55,6 +56,16 @@ def acts_of(row: dict[str, Any], side: str) -> list[str]:
     return [message["content"] for message in row[side] if message["role"] == "assistant"]
 
 
+def judged_by_the_crowd(directory: Path) -> None:
+    spreads = json.loads((directory / "summary.json").read_text())["spread"]
+    for row in rows(directory):
+        spread = spreads[row["subset"]]
+        if abs(row["margin"]) < 0.29 * spread:
+            assert (row["label"], row["probability"]) == (0.5, 0.5)
+        else:
+            assert row["label"] == 1.0 and row["probability"] == pytest.approx(1 / (1 + np.exp(-3.37 * row["margin"] / spread)), abs=1e-5)
+
+
 @pytest.mark.slow
 def test_what_is_written_can_be_read(collected: Path) -> None:
     told = PreferenceFile(path=str(collected / "preferences"))
@@ -76,12 +87,7 @@ def test_a_row_is_what_happened_in_the_world(collected: Path) -> None:
 
 @pytest.mark.slow
 def test_the_probability_is_the_teacher_s(collected: Path) -> None:
-    spread = json.loads((collected / "summary.json").read_text())["spread"]
-    for row in rows(collected):
-        if abs(row["margin"]) < 0.29 * spread:
-            assert (row["label"], row["probability"]) == (0.5, 0.5)
-        else:
-            assert row["label"] == 1.0 and row["probability"] == pytest.approx(1 / (1 + np.exp(-3.37 * row["margin"] / spread)), abs=1e-5)
+    judged_by_the_crowd(collected)
 
 
 @pytest.mark.slow
@@ -116,7 +122,7 @@ def test_hacks_are_of_the_test_split_and_the_best_player_is_chosen(collected: Pa
     run = collected
     if layout == "branch":
         run = tmp_path / "run"
-        start_here(run, *SMALL, "experiment.layout=branch")
+        start_here(run, *SMALL, *BRANCH)
     hacks = [row for row in rows(run, "test") if row["subset"] == "hack"]
     assert len(hacks) == 8 and len(rows(run, "test")) == 38 and not any(row["subset"] == "hack" for row in rows(run))
     for row in hacks:
@@ -126,7 +132,7 @@ def test_hacks_are_of_the_test_split_and_the_best_player_is_chosen(collected: Pa
 
 @pytest.mark.slow
 def test_one_observation_answered_by_two_acts(tmp_path: Path) -> None:
-    start_here(tmp_path / "run", *SMALL, "experiment.layout=branch", "teacher=perfect")
+    start_here(tmp_path / "run", *SMALL, *BRANCH, "teacher=perfect")
     optimum = LINE.oracle("train")
     for row in rows(tmp_path / "run")[:50]:
         assert isinstance(row["prompt"], str) and {row["chosen"], row["rejected"]} < set(LINE.acts) and row["chosen"] != row["rejected"]
@@ -142,7 +148,7 @@ def test_one_observation_answered_by_two_acts(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_players_part_in_the_middle_of_an_episode(tmp_path: Path) -> None:
-    start_here(tmp_path / "run", *SMALL, "experiment.layout=branch", "experiment.turns=2", "teacher=perfect")
+    start_here(tmp_path / "run", *SMALL, *BRANCH, "experiment.turns=2", "teacher=perfect")
     optimum, world, found = LINE.oracle("train"), LINE.make("train"), rows(tmp_path / "run")
     assert {len(acts_of(row, side)) for row in found for side in ("chosen", "rejected")} == {1, 2}
     checked = 0
@@ -161,6 +167,21 @@ def test_two_players_part_in_the_middle_of_an_episode(tmp_path: Path) -> None:
         assert [row["chosen_gold"], row["rejected_gold"]] == pytest.approx(gold, abs=1e-5)
         checked += 1
     assert 10 < checked < len(found)
+
+
+@pytest.mark.slow
+def test_both_layouts_in_one_file_each_judged_by_its_own_spread(tmp_path: Path) -> None:
+    start_here(tmp_path / "run", *SMALL, "experiment.layouts.branch=2")
+    found = rows(tmp_path / "run")
+    openings = [row for row in found if row["subset"] == "branch"]
+    assert {row["subset"] for row in found} == {"episode", "branch"} and 80 <= len(openings) <= 120  # two in three of 150
+    assert all(len(acts_of(row, side)) == 1 for row in openings for side in ("chosen", "rejected"))
+    assert len({row["episode"] for row in found}) == len(found)
+    spreads = json.loads((tmp_path / "run/summary.json").read_text())["spread"]
+    assert spreads["branch"] < spreads["episode"]
+    judged_by_the_crowd(tmp_path / "run")
+    told = PreferenceFile(path=str(tmp_path / "run/preferences"))
+    assert len(told.preferences("train")) == 150
 
 
 @pytest.mark.slow
