@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from framework.algorithms.comprehension import Comprehension
 from framework.algorithms.networks import NetworkPolicy, network_policy
 from framework.config import Count, NonNegative, NonNegativeCount, Positive
 from framework.interfaces import Policy, WarmStart
 from framework.precision import computing
-from framework.types import Demonstration, Floats, Ints
+from framework.types import Demonstration, Floats
 
 
 class Cloning(WarmStart):
@@ -70,7 +71,8 @@ class Cloning(WarmStart):
         shown = list(itertools.islice(demonstrations, self.demonstrations))
         encoded = torch.as_tensor(learner.encode([d.observation for d in shown], np.stack([d.mask for d in shown])))
         targets = self._targets(np.stack([d.action_values for d in shown]))
-        lessons = Lessons(np.array([d.state for d in shown]), learner.network.read(encoded[:1])[0])
+        meaning = learner.network.read(encoded[:1])[0]
+        lessons = Comprehension(np.array([d.state for d in shown]), meaning.shape[1]).to(meaning.device)
         phases = [(True, self.head_steps, self.batch_size, self.learning_rate)]
         if learner.network.lm.trainable:
             first = (True, self.demonstrations // self.batch_size, self.batch_size, self.learning_rate)
@@ -83,7 +85,9 @@ class Cloning(WarmStart):
             done += steps
         learner.network.hold_reader(False)
 
-    def _descend(self, learner: NetworkPolicy, encoded: Tensor, targets: Tensor, lessons: Lessons, steps: int, batch_size: int, rate: float) -> Iterator[float]:
+    def _descend(
+        self, learner: NetworkPolicy, encoded: Tensor, targets: Tensor, lessons: Comprehension, steps: int, batch_size: int, rate: float
+    ) -> Iterator[float]:
         """Cross-entropy to the targets, step by step over shuffled demonstrations."""
         learning = [parameter for parameter in (*learner.network.parameters(), *lessons.parameters()) if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, rate, weight_decay=self.weight_decay, fused=True)
@@ -107,23 +111,6 @@ class Cloning(WarmStart):
         mean = np.where(allowed, values, 0).sum(axis=1) / allowed.sum(axis=1)
         gap = (values.max(axis=1) - mean).mean()
         return torch.softmax(torch.as_tensor(values / (self.temperature * gap), dtype=torch.float32), dim=1)
-
-
-class Lessons(nn.Module):
-    """Linear classifiers that tell each component of the information state `[N, K]` from what was read."""
-
-    def __init__(self, states: Ints, meaning: Tensor) -> None:
-        super().__init__()
-        columns = [np.unique(column, return_inverse=True) for column in states.T]
-        self._classes = [len(values) for values, _ in columns]
-        self._told = torch.as_tensor(np.stack([told for _, told in columns], axis=1), device=meaning.device)
-        self.tell = nn.Linear(meaning.shape[1], sum(self._classes)).to(meaning.device)
-
-    def forward(self, meaning: Tensor, rows: Tensor) -> Tensor:
-        """Mean cross-entropy a component."""
-        told = self._told[rows.to(meaning.device)]
-        losses = [cross_entropy(part, told[:, k]) for k, part in enumerate(self.tell(meaning).split(self._classes, dim=1))]
-        return torch.stack(losses).mean()
 
 
 def _batches(n: int, size: int, steps: int) -> Iterator[Tensor]:

@@ -3,24 +3,52 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from framework.algorithms.comprehension import Comprehension
 from framework.algorithms.sft import SFT
-from framework.config import Count, Fraction, Positive
+from framework.config import Count, Fraction, NonNegative, Positive
 from framework.errors import ConfigError
-from framework.interfaces import Learning, Policy, SpeakingPolicy, WarmStart
-from framework.types import Demonstration, Ints
+from framework.interfaces import LanguageModel, Learning, Policy, SpeakingPolicy, WarmStart
+from framework.types import Demonstration, Ints, Tokens
 
 
-class _InOrder(SFT):
-    """Takes examples as they come: turns of one episode, what was shown in which begins alike, are then read once."""
+@dataclass(kw_only=True)
+class _Lessons(SFT):
+    """Takes examples as they come: turns of one episode, what was shown in which begins alike, are then read once.
+
+    Attributes:
+        comprehension: what is to be told besides from the states at the ends of prompts.
+        weight: of that.
+    """
+
+    comprehension: Comprehension | None
+    weight: float
 
     def batches(self, seed: int) -> Iterator[Ints]:
         """See `Descent`."""
         return iter(np.split(np.arange(self._examples), range(self.batch_size, self._examples, self.batch_size)))
+
+    def beside(self) -> Sequence[torch.nn.Parameter]:
+        """See `SFT`."""
+        return list(self.comprehension.parameters()) if self.comprehension else ()
+
+    def losses(self, model: LanguageModel, batch: Sequence[Tokens], rows: Ints) -> Iterator[Tensor]:
+        """See `SFT`."""
+        if self.comprehension is None:
+            yield from super().losses(model, batch, rows)
+            return
+        weights = torch.as_tensor(np.concatenate([example.weights[example.weights != 0] for example in batch]), dtype=torch.float32)
+        weights /= weights.sum()
+        for part in model.score(batch):
+            told = self.comprehension(part.states, torch.as_tensor(rows)[part.examples.cpu()])
+            yield self.weight * len(part.examples) / len(batch) * told - weights.to(part.logprobs.device)[part.draws] @ part.logprobs
 
 
 class Lessons(WarmStart):
@@ -32,15 +60,19 @@ class Lessons(WarmStart):
         learning_rate: at its height.
         warmup: share of the updates in which it rises there; then it falls as a cosine to zero.
         max_grad_norm: to which gradients are clipped.
+        reading: weight of a lesson in reading: how well the information state, component by component, can be told from the language model's state
+            at the end of what it was shown (`framework.algorithms.comprehension`).
     """
 
-    def __init__(self, demonstrations: Count, batch_size: Count, learning_rate: Positive, warmup: Fraction, max_grad_norm: Positive) -> None:
-        self.demonstrations = demonstrations
-        self.sft = _InOrder(n_epochs=1, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, weight_decay=0.0, max_grad_norm=max_grad_norm)
+    def __init__(
+        self, demonstrations: Count, batch_size: Count, learning_rate: Positive, warmup: Fraction, max_grad_norm: Positive, reading: NonNegative
+    ) -> None:
+        self.demonstrations, self.batch_size, self.reading = demonstrations, batch_size, reading
+        self.descent = {"learning_rate": learning_rate, "warmup": warmup, "max_grad_norm": max_grad_norm}
 
     def steps(self, policy: Policy) -> int:
         """See `WarmStart`."""
-        return self.sft.steps(self.demonstrations)
+        return math.ceil(self.demonstrations / self.batch_size)
 
     def fit(self, policy: Policy, demonstrations: Iterator[Demonstration], tell: Callable[[int, str], None]) -> None:
         """See `WarmStart`.
@@ -50,10 +82,13 @@ class Lessons(WarmStart):
         """
         if not isinstance(policy, SpeakingPolicy):
             raise ConfigError("warm_start", f"needs a policy that acts through a language model (policy=generative), not {type(policy).__name__}")
-        lessons = [policy.lesson(shown.observation, int(shown.action_values.argmax())) for shown in itertools.islice(demonstrations, self.demonstrations)]
+        shown = list(itertools.islice(demonstrations, self.demonstrations))
+        examples = [policy.lesson(each.observation, int(each.action_values.argmax())) for each in shown]
+        told = Comprehension(np.array([each.state for each in shown]), policy.lm.width) if self.reading else None
+        sft = _Lessons(n_epochs=1, batch_size=self.batch_size, weight_decay=0.0, comprehension=told, weight=self.reading, **self.descent)
 
         def progress(done: int, metrics: Mapping[str, float]) -> bool:
             tell(done, f"loss {metrics['train/loss']:.3f}")
             return True
 
-        self.sft.learn(policy.lm, lessons, Learning(progress, int(torch.randint(2**31, ())), torch.device("cpu")))
+        sft.learn(policy.lm, examples, Learning(progress, int(torch.randint(2**31, ())), torch.device("cpu")))

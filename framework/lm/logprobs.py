@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from framework.errors import ConfigError
 
-_CHUNK_LOGITS = 2**24  # logits held at a time unless told otherwise: 64 MiB of float32
+_CHUNK_LOGITS = 2**24  # logits held at a time at the most, unless told otherwise: 64 MiB of float32
+_CHUNK_TOKENS = 256  # whose logits are held at a time: fewer passes over memory where what is held stays in a processor's cache
 
 
 def weighted_nll(hidden: Tensor, head_weight: Tensor, targets: Tensor, weights: Tensor, chunk: int | None = None, bias: Tensor | None = None) -> Tensor:
@@ -34,7 +35,7 @@ def weighted_nll(hidden: Tensor, head_weight: Tensor, targets: Tensor, weights: 
         head_weight: `[V, D]`.
         targets: token ids `[N]`.
         weights: of each token `[N]`; no gradient reaches them.
-        chunk: tokens whose logits are held at a time; by default so many that they fill 64 MiB.
+        chunk: tokens whose logits are held at a time; by default 256, or so many that they fill 64 MiB if those are fewer.
         bias: of the head `[V]`, if it has one.
     """
     _check(hidden, head_weight, targets)
@@ -49,13 +50,13 @@ def weighted_nll(hidden: Tensor, head_weight: Tensor, targets: Tensor, weights: 
 def logprobs(hidden: Tensor, head_weight: Tensor, targets: Tensor, chunk: int | None = None, temperature: float = 1.0, bias: Tensor | None = None) -> Tensor:
     """Log-probabilities log p(yᵢ) at a temperature, `[N]`, differentiable.
 
-    The backward pass computes the logits anew, some tokens at a time, unless one chunk held them all.
+    The backward pass computes the logits anew, some tokens at a time, unless those of all tokens fill 64 MiB at the most: then they are kept.
 
     Args:
         hidden: states that predict the targets `[N, D]`.
         head_weight: `[V, D]`.
         targets: token ids `[N]`.
-        chunk: tokens whose logits are held at a time; by default so many that they fill 64 MiB.
+        chunk: tokens whose logits are held at a time; by default 256, or so many that they fill 64 MiB if those are fewer.
         temperature: what the logits are divided by.
         bias: of the head `[V]`, if it has one.
     """
@@ -129,7 +130,8 @@ class _LogProbs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         head = _Head(hidden, head_weight, bias, dtype, temperature)
         found, normaliser, entropies = (hidden.new_zeros(len(targets), dtype=torch.float32) for _ in range(3))
-        probabilities = None
+        kept = list[Tensor]()
+        keeps = any(ctx.needs_input_grad) and len(targets) * len(head_weight) <= _CHUNK_LOGITS
         for part in _parts(len(targets), chunk):
             logits = head.logits(part)
             chosen = _pick(logits, targets[part])
@@ -138,8 +140,9 @@ class _LogProbs(torch.autograd.Function):
             found[part] = chosen - normaliser[part]
             if entropy:
                 entropies[part] = normaliser[part] - torch.linalg.vecdot(probabilities, logits)
-        kept = probabilities if len(targets) <= chunk and any(ctx.needs_input_grad) else None
-        ctx.save_for_backward(hidden, head_weight, bias, targets, normaliser, kept)
+            if keeps:
+                kept.append(probabilities.to(dtype))
+        ctx.save_for_backward(hidden, head_weight, bias, targets, normaliser, *kept)
         ctx.head, ctx.chunk = head, chunk
         ctx.mark_non_differentiable(entropies)
         return found, entropies
@@ -147,12 +150,12 @@ class _LogProbs(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, head_weight, bias, targets, normaliser, kept = ctx.saved_tensors
+        hidden, head_weight, bias, targets, normaliser, *kept = ctx.saved_tensors
         gradients = _Gradients(hidden, head_weight, bias, ctx.needs_input_grad)
-        for part in _parts(len(targets), ctx.chunk):
-            probabilities = ctx.head.logits(part).sub_(normaliser[part, None]).exp_() if kept is None else kept.clone()
+        for number, part in enumerate(_parts(len(targets), ctx.chunk)):
             scale = gradient[part] / ctx.head.temperature
-            probabilities.mul_(-scale[:, None])
+            probabilities = kept[number] if kept else ctx.head.logits(part).sub_(normaliser[part, None]).exp_()
+            probabilities = probabilities * -scale[:, None]  # float32
             probabilities[torch.arange(len(scale), device=scale.device), targets[part]] += scale
             gradients.add(part, probabilities, ctx.head)
         return *gradients.found, None, None, None, None, None
@@ -224,7 +227,7 @@ def _compute_dtype(head_weight: Tensor) -> torch.dtype:
 
 
 def _chunk(head_weight: Tensor) -> int:
-    return max(1, _CHUNK_LOGITS // len(head_weight))
+    return max(1, min(_CHUNK_TOKENS, _CHUNK_LOGITS // len(head_weight)))
 
 
 def _check(hidden: Tensor, head_weight: Tensor, targets: Tensor) -> None:
