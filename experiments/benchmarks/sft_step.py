@@ -47,7 +47,7 @@ def examples(n: int, seed: int = 0) -> list[Tokens]:
 
 
 class Ours:
-    """Steps over packed rows; the loss is the mean over weighted tokens, as TRL's is."""
+    """Steps over packed examples; the loss is the mean over weighted tokens, as TRL's is."""
 
     def __init__(self, data: list[Tokens], dtype: Precision) -> None:
         self.model, self.data, self.dtype = network(), data, dtype
@@ -56,9 +56,9 @@ class Ours:
     def step(self) -> float:
         """One update; the loss before it."""
         (weight, bias), tokens, total = output_head(self.model), sum(example.weights.sum() for example in self.data), 0.0
-        for rows in pack(trees(self.data)[0]):
+        for laid in pack(trees(self.data)[0]):
             with computing(_CPU, self.dtype):
-                loss = weighted_nll(hidden_states(self.model, rows), weight, rows.targets, rows.weights / tokens, bias=bias)
+                loss = weighted_nll(hidden_states(self.model, laid), weight, laid.targets, laid.weights / tokens, bias=bias)
             loss.backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)

@@ -16,7 +16,7 @@ from framework.errors import ConfigError, DataError
 from framework.interfaces import LanguageModel
 from framework.lm.adapters import Full, Lora
 from framework.lm.generate import generate, stream
-from framework.lm.layout import Rows, hidden_states, pack, trees, verify
+from framework.lm.layout import Pass, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
 from framework.precision import Precision, chosen, computing
 from framework.types import Completion, Conversation, Ends, Ints, Likelihoods, Message, Reading, Sampling, Scores, Tokens
@@ -50,7 +50,7 @@ class CausalLM(LanguageModel):
         """See `LanguageModel`.
 
         Raises:
-            ConfigError: nothing usable at `path`, or a model that is to learn but cannot be laid out in packed rows.
+            ConfigError: nothing usable at `path`, or a model that is to learn but cannot be laid out in trees.
         """
         from transformers import AutoTokenizer
 
@@ -99,19 +99,19 @@ class CausalLM(LanguageModel):
     def losses(self, examples: Sequence[Tokens]) -> Iterator[Tensor]:
         """See `LanguageModel`."""
         found, _ = trees(examples)
-        for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+        for laid in pack(found, pass_tokens=self.pass_tokens, device=self.device):
             with computing(self.device, self.dtype):
-                yield weighted_nll(hidden_states(self.model, rows), self._head.weight, rows.targets, rows.weights, bias=self._head.bias)
+                yield weighted_nll(hidden_states(self.model, laid), self._head.weight, laid.targets, laid.weights, bias=self._head.bias)
 
     def score(self, examples: Sequence[Tokens], temperature: float = 1.0) -> Iterator[Scores]:
         """See `LanguageModel`."""
         found, order = trees(examples)
         first = np.cumsum([0, *(np.count_nonzero(example.weights) for example in examples)])
-        for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+        for laid in pack(found, pass_tokens=self.pass_tokens, device=self.device):
             with computing(self.device, self.dtype):
-                hidden = hidden_states(self.model, rows)
-                likely, entropies = logprobs_and_entropy(hidden, self._head.weight, rows.targets, None, temperature, self._head.bias)
-            owners = order[rows.owners.cpu().numpy()]
+                hidden = hidden_states(self.model, laid)
+                likely, entropies = logprobs_and_entropy(hidden, self._head.weight, laid.targets, None, temperature, self._head.bias)
+            owners = order[laid.owners.cpu().numpy()]
             starts = np.flatnonzero(np.diff(owners, prepend=-1))  # the tokens of an example stand together
             draws = first[owners] + np.arange(len(owners)) - np.repeat(starts, np.diff(starts, append=len(owners)))
             draws, examples_here, at = (torch.as_tensor(x, device=self.device) for x in (draws, owners[starts], starts))
@@ -120,8 +120,8 @@ class CausalLM(LanguageModel):
     def likelihoods(self, groups: Sequence[Sequence[Tokens]]) -> Iterator[Likelihoods]:
         """See `LanguageModel`."""
 
-        def weighted(rows: Rows) -> tuple[Tensor, Tensor]:
-            return rows.owners, rows.weights * logprobs(hidden_states(self.model, rows), self._head.weight, rows.targets, bias=self._head.bias)
+        def weighted(laid: Pass) -> tuple[Tensor, Tensor]:
+            return laid.owners, laid.weights * logprobs(hidden_states(self.model, laid), self._head.weight, laid.targets, bias=self._head.bias)
 
         for sums, members in self._summed(groups, weighted):
             yield Likelihoods(sums.view(len(members), -1), members)
@@ -129,21 +129,21 @@ class CausalLM(LanguageModel):
     def ends(self, groups: Sequence[Sequence[Tokens]]) -> Iterator[Ends]:
         """See `LanguageModel`."""
 
-        def last(rows: Rows) -> tuple[Tensor, Tensor]:
-            return rows.branches, hidden_states(self.model, rows, rows.ends).float()
+        def last(laid: Pass) -> tuple[Tensor, Tensor]:
+            return laid.branches, hidden_states(self.model, laid, laid.ends).float()
 
         for states, members in self._summed(groups, last, self.width):
             yield Ends(states, members)
 
-    def _summed(self, groups: Sequence[Sequence[Tokens]], read: Callable[[Rows], tuple[Tensor, Tensor]], *shape: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """What `read` makes of rows, by branch, summed for each example, `[E, *shape]`, and the numbers of the groups; in parts that one pass holds."""
+    def _summed(self, groups: Sequence[Sequence[Tokens]], read: Callable[[Pass], tuple[Tensor, Tensor]], *shape: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `read` makes of passes, by branch, summed for each example, `[E, *shape]`, and the numbers of the groups; in parts that one pass holds."""
         for members in _passes(groups, self.pass_tokens):
             found, order = trees([example for number in members for example in groups[number]])
             examples = torch.as_tensor(order, device=self.device)
             sums = torch.zeros(len(order), *shape, device=self.device)
-            for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+            for laid in pack(found, pass_tokens=self.pass_tokens, device=self.device):
                 with computing(self.device, self.dtype):
-                    branches, values = read(rows)
+                    branches, values = read(laid)
                 sums = sums.index_add(0, examples[branches], values)
             yield sums, torch.as_tensor(members, device=self.device)
 
@@ -155,9 +155,9 @@ class CausalLM(LanguageModel):
         read = [np.frombuffer(prompt, np.int64) for prompt in distinct]
         found, order = trees([Tokens(prompt, np.zeros(len(prompt))) for prompt in read])
         states, prompts_of = torch.empty(len(read), self.width, device=self.device), torch.as_tensor(order, device=self.device)
-        for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+        for laid in pack(found, pass_tokens=self.pass_tokens, device=self.device):
             with computing(self.device, self.dtype):
-                states[prompts_of[rows.branches]] = hidden_states(self.model, rows, rows.ends).float()
+                states[prompts_of[laid.branches]] = hidden_states(self.model, laid, laid.ends).float()
         return states[places]
 
     @torch.no_grad()
@@ -166,12 +166,12 @@ class CausalLM(LanguageModel):
         found, order = trees(examples)
         nll: list[list[float]] = [[] for _ in examples]
         correct: list[list[bool]] = [[] for _ in examples]
-        for rows in pack(found, batch_tokens=self.pass_tokens, device=self.device):
+        for laid in pack(found, pass_tokens=self.pass_tokens, device=self.device):
             with computing(self.device, self.dtype):
-                hidden = hidden_states(self.model, rows)
-                likely = logprobs(hidden, self._head.weight, rows.targets, bias=self._head.bias)
-                best = torch.cat([self._head(part).argmax(-1) for part in hidden.split(_TOGETHER)]) == rows.targets
-            for owner, value, right in zip(order[rows.owners.cpu().numpy()], (-likely).tolist(), best.tolist(), strict=True):
+                hidden = hidden_states(self.model, laid)
+                likely = logprobs(hidden, self._head.weight, laid.targets, bias=self._head.bias)
+                best = torch.cat([self._head(part).argmax(-1) for part in hidden.split(_TOGETHER)]) == laid.targets
+            for owner, value, right in zip(order[laid.owners.cpu().numpy()], (-likely).tolist(), best.tolist(), strict=True):
                 nll[owner].append(value)
                 correct[owner].append(right)
         return [Reading(np.array(a), np.array(b, bool)) for a, b in zip(nll, correct, strict=True)]

@@ -1,4 +1,4 @@
-"""Packed rows: what lies together comes out as it would alone, in values and in gradients, and models for which it would not are refused."""
+"""Packed laid: what lies together comes out as it would alone, in values and in gradients, and models for which it would not are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GPT2Config, LlamaConfig, MambaConfig, MistralConfig
 
 from framework.errors import ConfigError
-from framework.lm.layout import Rows, Tree, hidden_states, pack, trees, verify
+from framework.lm.layout import Pass, Tree, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, output_head, weighted_nll
 from framework.types import Tokens
 
@@ -59,9 +59,9 @@ def alone(network: Any, example: Tokens) -> Tensor:
     return network(input_ids=ids[None]).logits[0].log_softmax(-1)[chosen - 1, ids[chosen]]
 
 
-def total(network: Any, packed: Iterator[Rows]) -> Tensor:
+def total(network: Any, packed: Iterator[Pass]) -> Tensor:
     weight, bias = output_head(network)
-    return sum(weighted_nll(hidden_states(network, rows), weight, rows.targets, rows.weights, bias=bias) for rows in packed)
+    return sum(weighted_nll(hidden_states(network, laid), weight, laid.targets, laid.weights, bias=bias) for laid in packed)
 
 
 def gradients(network: Any, loss: Tensor) -> Tensor:
@@ -69,11 +69,11 @@ def gradients(network: Any, loss: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("network", [model, gpt2, lambda: model(attn_implementation="eager")], ids=["llama", "gpt2", "eager"])
-@pytest.mark.parametrize(("budget", "batch_tokens"), [(1, 1), (40, 100), (1_000, 10_000)])
-def test_packed_equals_alone(network: Any, budget: int, batch_tokens: int) -> None:
+@pytest.mark.parametrize("pass_tokens", [1, 100, 10_000])
+def test_packed_equals_alone(network: Any, pass_tokens: int) -> None:
     network, data = network(), examples()
     expected = -sum(alone(network, x) @ torch.as_tensor(x.weights[x.weights > 0], dtype=torch.float32) for x in data)
-    found = total(network, pack(trees(data)[0], budget, batch_tokens))
+    found = total(network, pack(trees(data)[0], pass_tokens))
     torch.testing.assert_close(found, expected)
     a, b = gradients(network, found), gradients(network, expected)
     assert (a - b).norm() < 1e-5 * b.norm()
@@ -108,7 +108,7 @@ def test_a_shared_prompt_gets_the_gradient_of_all_its_copies() -> None:
     copies = [Tree(tree.prompt, [branch], [leaves]) for tree in shared for branch, leaves in zip(tree.branches, tree.leaves, strict=True)]
     assert len(shared) < len(copies)
     one, many = ([*pack(each, 64)] for each in (shared, copies))
-    assert sum(rows.ids.numel() for rows in one) < sum(rows.ids.numel() for rows in many)
+    assert sum(laid.ids.numel() for laid in one) < sum(laid.ids.numel() for laid in many)
     a, b = (gradients(network, total(network, iter(each))) for each in (one, many))
     assert (a - b).norm() < 1e-5 * b.norm()
 
@@ -118,8 +118,8 @@ def test_a_growing_story_is_read_once() -> None:
     [tree], order = trees(turns)
     assert len(tree.prompt) == 32 + 2 and sorted(order) == list(range(5))
     assert {int(turn): leaves for turn, leaves in zip(order, tree.leaves, strict=True)} == {4: 34, 3: 29, 2: 26, 1: 23, 0: 20}
-    [rows] = pack([tree], 100)
-    assert rows.ids.shape == (1, 34 + 6 + 4 * (2 + 6))  # of the other prompts only the ends are read again
+    [laid] = pack([tree], 100)
+    assert len(laid.ids) == 34 + 6 + 4 * (2 + 6)  # of the other prompts only the ends are read again
     assert len(trees([turns[0], Tokens(turns[4].ids[10:], turns[4].weights[10:])])[0]) == 2  # nothing in common, nothing shared
 
 
@@ -127,9 +127,9 @@ def test_owners_lead_back_to_the_examples() -> None:
     network, data = model(), examples()
     found, order = trees(data)
     singly: list[list[float]] = [[] for _ in data]
-    for rows in pack(found, 40, 100):
-        values = logprobs(hidden_states(network, rows), output_head(network)[0], rows.targets)
-        for owner, value in zip(order[rows.owners], values.tolist(), strict=True):
+    for laid in pack(found, 100):
+        values = logprobs(hidden_states(network, laid), output_head(network)[0], laid.targets)
+        for owner, value in zip(order[laid.owners], values.tolist(), strict=True):
             singly[owner].append(value)
     for values, example in zip(singly, data, strict=True):
         torch.testing.assert_close(torch.tensor(values), alone(network, example).detach())
@@ -138,9 +138,9 @@ def test_owners_lead_back_to_the_examples() -> None:
 def test_ends_are_the_last_tokens_of_the_branches() -> None:
     network, data = model(), examples()
     found, order = trees(data)
-    for rows in pack(found, 40, 100):
-        ends = hidden_states(network, rows, rows.ends)
-        for state, branch in zip(ends, rows.branches, strict=True):
+    for laid in pack(found, 100):
+        ends = hidden_states(network, laid, laid.ends)
+        for state, branch in zip(ends, laid.branches, strict=True):
             ids = torch.as_tensor(data[order[branch]].ids)[None]
             torch.testing.assert_close(state, network.base_model(input_ids=ids).last_hidden_state[0, -1], rtol=1e-4, atol=1e-5)
 
@@ -149,10 +149,10 @@ def test_every_token_with_weight_is_there_once() -> None:
     data = examples()
     found, order = trees(data)
     assert sorted(order) == list(range(len(data)))
-    batches = list(pack(found, 40, 100))
-    assert sum(rows.weights.sum().item() for rows in batches) == pytest.approx(sum(x.weights.sum() for x in data))
-    assert sorted(branch for rows in batches for branch in rows.branches.tolist()) == list(range(len(data)))
-    assert all(rows.ids.numel() <= 100 or len(rows.ids) == 1 for rows in batches)
+    batches = list(pack(found, 100))
+    assert sum(laid.weights.sum().item() for laid in batches) == pytest.approx(sum(x.weights.sum() for x in data))
+    assert sorted(branch for laid in batches for branch in laid.branches.tolist()) == list(range(len(data)))
+    assert all(len(laid.ids) <= 100 or len(laid.branches) == 1 for laid in batches)
 
 
 def test_weights_in_the_middle_of_a_conversation() -> None:
@@ -164,23 +164,24 @@ def test_weights_in_the_middle_of_a_conversation() -> None:
 
 def test_branches_that_do_not_fit_take_the_prompt_along() -> None:
     tree = Tree(np.arange(10), [Tokens(np.full(20, which), np.ones(20)) for which in range(5)])
-    assert [rows.ids.shape for rows in pack([tree], 50)] == [(1, 70), (1, 50)]  # eight prompts are 80
-    assert [rows.ids.shape for rows in pack([tree], 50, 60)] == [(1, 50), (1, 50), (1, 30)]
-    assert sorted(branch for rows in pack([tree], 50) for branch in rows.branches.tolist()) == list(range(5))
-    assert {rows.depth for rows in pack([tree], 50)} == {30}
-    assert [rows.ids.shape for rows in pack([Tree(np.arange(10), [Tokens(np.arange(90), np.ones(90))])], 50)] == [(1, 100)]  # nothing is cut off
+    assert [len(laid.ids) for laid in pack([tree], 50)] == [50, 50, 30]
+    assert [len(laid.ids) for laid in pack([tree, tree], 250)] == [220]
+    assert sorted(branch for laid in pack([tree], 50) for branch in laid.branches.tolist()) == list(range(5))
+    assert {laid.depth for laid in pack([tree], 50)} == {30}
+    assert [len(laid.ids) for laid in pack([Tree(np.arange(10), [Tokens(np.arange(90), np.ones(90))])], 50)] == [100]  # nothing is cut off
 
 
-def test_little_of_a_batch_is_padding() -> None:
+def test_nothing_is_padded_and_little_is_attended_to_in_vain() -> None:
     rng = np.random.default_rng(0)
-    data = [Tree(rng.integers(V, size=length), [Tokens(rng.integers(V, size=5), np.ones(5))]) for length in rng.integers(5, 200, 64)]
-    for budget in (1, 64, 256):
-        assert sum(rows.ids.numel() for rows in pack(data, budget)) < 8 / 7 * sum(len(tree.prompt) + 5 for tree in data)
+    data = [Tree(rng.integers(V, size=length), [Tokens(rng.integers(V, size=5), np.ones(5))] * 2) for length in rng.integers(5, 200, 64)]
+    for laid in pack(data, 1_000):
+        assert sum(each.queries.numel() for each in laid.sight.stretches) < 2 * len(laid.ids) <= 2_000
+    assert sum(len(laid.ids) for laid in pack(data, 1_000)) == sum(len(tree.prompt) + 10 for tree in data)
 
 
 def test_examples_without_weight_predict_nothing() -> None:
-    (rows,) = pack(trees([Tokens(np.arange(5), np.zeros(5))])[0])
-    assert rows.targets.numel() == 0 and rows.ends.tolist() == [4]
+    (laid,) = pack(trees([Tokens(np.arange(5), np.zeros(5))])[0])
+    assert laid.targets.numel() == 0 and laid.ends.tolist() == [4]
     assert list(pack([])) == []
 
 
