@@ -20,7 +20,7 @@ from framework.types import Demonstration, Ints, Tokens
 
 
 @dataclass(kw_only=True)
-class _Lessons(SFT):
+class SpokenSFT(SFT):
     """Takes examples as they come: turns of one episode, what was shown in which begins alike, are then read once.
 
     Attributes:
@@ -85,7 +85,7 @@ class Lessons(WarmStart):
         shown = list(itertools.islice(demonstrations, self.demonstrations))
         examples = [policy.lesson(each.observation, int(each.action_values.argmax())) for each in shown]
         told = Comprehension(np.array([each.state for each in shown]), policy.lm.width) if self.reading else None
-        sft = _Lessons(n_epochs=1, batch_size=self.batch_size, weight_decay=0.0, comprehension=told, weight=self.reading, **self.descent)
+        sft = SpokenSFT(n_epochs=1, batch_size=self.batch_size, weight_decay=0.0, comprehension=told, weight=self.reading, **self.descent)
 
         def progress(done: int, metrics: Mapping[str, float]) -> bool:
             tell(done, f"loss {metrics['train/loss']:.3f}")
