@@ -134,7 +134,7 @@ class Train(Experiment):
         try:
             return run.policy.snapshot()
         except TypeError as error:
-            raise ConfigError("experiment.climb_episodes", f"{error}; use policy=head, or 0") from error
+            raise ConfigError("experiment.climb_episodes", f"{error}; use policy=head, generative or likelihood, or 0") from error
 
     def _learn(self, run: Run, record: dict[str, Any], directory: Path | None, reward: Guard | None, climb: Climb | None) -> None:
         """Lets the algorithm learn; between its rollouts looks on, keeps checkpoints, and stops if asked to."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from framework.evaluation import evaluate
-from framework.interfaces import Domain, Policy, RewardModel
+from framework.interfaces import Domain, Policy, RewardModel, SpeakingPolicy
 from framework.losses import k3
 from framework.statistics import bootstrap
 from framework.types import Ints, Observations
@@ -29,8 +29,13 @@ class _Drawing(Policy):
     @torch.no_grad()
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:
         """See `Policy`; always drawn."""
-        acts = self._policy.act(observations)
-        now, before = (policy.evaluate(observations, acts).logprobs.double() for policy in (self._policy, self._start))
+        if isinstance(self._policy, SpeakingPolicy) and isinstance(self._start, SpeakingPolicy):
+            said = self._policy.say(observations)
+            acts = np.array([each.act for each in said])
+            now, before = (policy.logprobs(said).double() for policy in (self._policy, self._start))
+        else:
+            acts = self._policy.act(observations)
+            now, before = (policy.evaluate(observations, acts).logprobs.double() for policy in (self._policy, self._start))
         self.nats += float(k3(now, before).sum())
         return acts
 
@@ -39,8 +44,8 @@ def departure(policy: Policy, start: Policy, domain: Domain, reward: RewardModel
     """Of episodes of the validation split in which acts are drawn, as plain data.
 
     Returns:
-        `kl`: KL(π ‖ π_start) in nats an episode, summed over its turns, estimated without bias from the acts; `gold` and `reward`: the return of each,
-        estimates. Turns from which the reward abstains are worth nothing.
+        `kl`: KL(π ‖ π_start) in nats an episode, summed over its turns (in words, over the tokens that are said), estimated without bias from what was
+        drawn; `gold` and `reward`: the return of each, estimates. Turns from which the reward abstains are worth nothing.
     """
     drawing = _Drawing(policy, start)
     found = evaluate(drawing, domain, _SPLIT, episodes, stories=episodes)

@@ -6,11 +6,12 @@ is trained on, a `Tracker` keeps the record. A plug-in subclasses one of these a
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import gymnasium
 import numpy as np
@@ -271,6 +272,10 @@ class LanguageModel(ABC):
         """One completion as it comes, in pieces of text."""
 
     @abstractmethod
+    def snapshot(self) -> Self:
+        """The model as it is now, in memory of its own; nothing of it learns."""
+
+    @abstractmethod
     def base(self) -> LanguageModel:
         """The same model as it was before it learnt anything; not placed yet."""
 
@@ -308,6 +313,19 @@ class SpeakingPolicy(Policy):
     @abstractmethod
     def lesson(self, text: str, act: int) -> Tokens:
         """An observation answered by an act in words, to be learnt; words are chosen by torch's own chance."""
+
+    @torch.no_grad()
+    def logprobs(self, utterances: Sequence[Utterance]) -> torch.Tensor:
+        """Of every draw, `[N]`, as the policy is now."""
+        parts = list(self.score(utterances))
+        found = torch.cat([part.logprobs for part in parts])
+        return torch.empty_like(found).scatter(0, torch.cat([part.draws for part in parts]), found)
+
+    def snapshot(self) -> Self:
+        """See `Policy`; the critic is shared."""
+        kept = copy.copy(self)
+        kept.lm = self.lm.snapshot()
+        return kept
 
 
 class Source(ABC):

@@ -41,13 +41,10 @@ class Reference:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters, self.kept = parameters, [parameter.detach().clone() for parameter in parameters]
 
-    @torch.no_grad()
     def logprobs(self, policy: SpeakingPolicy, said: Sequence[Utterance]) -> Tensor:
         """Of every draw, `[N]`, as the model was."""
         with self._in_place():
-            parts = list(policy.score(said))
-        logprobs = torch.cat([part.logprobs for part in parts])
-        return torch.empty_like(logprobs).scatter(0, torch.cat([part.draws for part in parts]), logprobs)
+            return policy.logprobs(said)
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -184,6 +185,12 @@ class CausalLM(LanguageModel):
     def stream(self, prompt: Ints, sampling: Sampling, seed: int | None = None) -> Iterator[str]:
         """See `LanguageModel`."""
         return stream(self.model, prompt, sampling, end_ids=self.end_ids, decode=self._text, generator=_generator(seed))
+
+    def snapshot(self) -> Self:
+        """See `LanguageModel`."""
+        kept = copy.copy(self)
+        kept.model = copy.deepcopy(self.model).requires_grad_(False)
+        return kept
 
     def base(self) -> CausalLM:
         """See `LanguageModel`."""

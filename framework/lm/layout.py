@@ -190,13 +190,13 @@ def verify(model: Any) -> None:
         states = torch.cat([backbone(model)(input_ids=ids, use_cache=False).last_hidden_state[0, 3:-1] for ids in alone])
         together = torch.cat([hidden_states(model, laid) for laid in pack([tree, tree], device=weight.device)])[: len(states)]
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError("lm", f"{type(model).__name__} does not let attention be laid out, as packed rows need ({error})") from error
+        raise ConfigError("lm", f"{type(model).__name__} does not let attention be laid out, as packed examples need ({error})") from error
     finally:
         model.train(training)
     if not _alike(F.linear(states.to(weight.dtype), weight, bias), logits):
         raise scaled
     if not _alike(together, states):
-        raise ConfigError("lm", f"{type(model).__name__} does not go by position ids and attention alone, as packed rows need; take another model")
+        raise ConfigError("lm", f"{type(model).__name__} does not go by position ids and attention alone, as packed examples need; take another model")
 
 
 @dataclass(frozen=True, slots=True)

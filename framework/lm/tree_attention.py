@@ -101,7 +101,7 @@ def tree_attention(
     """
     special = [name for name in ("softcap", "s_aux") if kwargs.get(name) is not None]
     if special:
-        raise ConfigError("lm.path", f"its layers attend with {special[0]}, which packed rows cannot; take a model of the Llama or Qwen kind")
+        raise ConfigError("lm.path", f"its layers attend with {special[0]}, which packed examples cannot; take a model of the Llama or Qwen kind")
     scaling, dtype = kwargs.get("scaling") or query.shape[-1] ** -0.5, value.dtype
     with torch.autocast(query.device.type, enabled=False):
         # A context's keys and values are gathered for every branch: their gradients are summed in float32.

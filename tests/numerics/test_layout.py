@@ -211,7 +211,7 @@ def test_models_that_can_be_laid_out_are_approved(network: Any) -> None:
     [
         (CohereConfig(**WIDE, logit_scale=0.1), "scales or caps"),
         (Gemma2Config(**WIDE, head_dim=4, final_logit_softcapping=30.0), "scales or caps"),
-        (MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=V), "as packed rows need"),
+        (MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=V), "as packed examples need"),
     ],
     ids=["scaled", "capped", "recurrent"],
 )

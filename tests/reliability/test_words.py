@@ -36,3 +36,13 @@ def test_a_run_in_words(name: str, tmp_path: Path) -> None:
     start_here(tmp_path / "again", *SOME, "experiment=evaluate", f"algo={name}", f"checkpoint={kept}")
     again = json.loads((tmp_path / "again" / "summary.json").read_text())
     assert again["score_known"] == summary["score_known"]
+
+
+@pytest.mark.slow
+def test_how_far_it_went_from_what_the_lessons_made_of_it(tmp_path: Path) -> None:
+    climb = ("reward=proxy", "experiment.climb_episodes=8", "warm_start.reading=1.0", "algo=grpo", *SIZES["grpo"])
+    start_here(tmp_path / "run", *SOME, *LOOKS, *climb)
+    path = json.loads((tmp_path / "run" / "summary.json").read_text())["climbed"]["path"]
+    assert [steps for steps, _ in path][0] == 0 and len(path) >= 2
+    assert path[0][1]["kl"] == pytest.approx(0, abs=1e-3) and path[-1][1]["kl"] > path[0][1]["kl"]
+    assert path[-1][1]["reward"]["mean"] != path[-1][1]["gold"]["mean"]

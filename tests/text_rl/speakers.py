@@ -22,7 +22,7 @@ from framework.lm.adapters import Full, Lora
 from framework.lm.causal import CausalLM
 from framework.policies.generative import GenerativePolicy
 from framework.policies.likelihood import LikelihoodPolicy
-from framework.types import Conversation, Message, Transition
+from framework.types import Conversation, Floats, Ints, Message, Reference, Transition
 
 ACTS = ("left", "right", "stay")
 CPU = torch.device("cpu")
@@ -83,6 +83,30 @@ class Probe(Domain):
 
     def oracle(self, split: str) -> Oracle:
         raise NotImplementedError
+
+
+class Priced(Oracle):
+    """Every act costs something, the best of them 3, chance 5 on average."""
+
+    @property
+    def references(self) -> Mapping[str, Reference]:
+        return {"random": Reference(-5.0), "optimum": Reference(-3.0)}
+
+    def action_values(self, states: Ints) -> Floats:
+        return np.tile([-4.0, -3.0, -8.0], (len(states), 1))
+
+    def probabilities(self, reference: str, states: Ints) -> Floats:
+        raise NotImplementedError
+
+
+class PricedTurn(OneTurn):
+    def abandoned(self) -> float:
+        return -8.0
+
+
+class PricedProbe(Probe):
+    def oracle(self, split: str) -> Oracle:
+        return Priced()
 
 
 def write_micro(directory: Path) -> Path:

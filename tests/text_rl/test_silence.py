@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
-from speakers import OneTurn, Probe
+from speakers import OneTurn, PricedProbe, PricedTurn
 
 from framework.evaluation import evaluate
-from framework.interfaces import Oracle, Policy
-from framework.types import Floats, Ints, Observations, Reference
-
-
-class Priced(Oracle):
-    """Every act costs something, the best of them 3, chance 5 on average."""
-
-    @property
-    def references(self) -> Mapping[str, Reference]:
-        return {"random": Reference(-5.0), "optimum": Reference(-3.0)}
-
-    def action_values(self, states: Ints) -> Floats:
-        return np.tile([-4.0, -3.0, -8.0], (len(states), 1))
-
-    def probabilities(self, reference: str, states: Ints) -> Floats:
-        raise NotImplementedError
-
-
-class PricedTurn(OneTurn):
-    def abandoned(self) -> float:
-        return -8.0
-
-
-class PricedProbe(Probe):
-    def oracle(self, split: str) -> Oracle:
-        return Priced()
+from framework.interfaces import Policy
+from framework.types import Ints, Observations
 
 
 class Always(Policy):
