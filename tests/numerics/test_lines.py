@@ -18,6 +18,7 @@ from framework.config import CONF, build
 from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder
 from framework.lm.lines import LineTable
+from framework.lm.lookup import LookupEncoder
 from framework.lm.pretrained import PretrainedEncoder
 
 CPU = torch.device("cpu")
@@ -230,6 +231,15 @@ def adapted() -> PretrainedEncoder:
     encoder = PretrainedEncoder(minilm().path, minilm().package, layers=(1,), dtype="float32", adapter=Lora())
     encoder.place(CPU)
     return encoder
+
+
+def test_no_two_lines_of_a_lookup_are_alike() -> None:
+    reader = LookupEncoder(width=1_024)
+    reader.place(CPU)
+    codes = reader.encode(reader.tokens([*LINES, "experience: none ", "Experience: none"]))[:, 0]
+    assert torch.equal(codes[:6], reader.encode(reader.tokens(LINES))[:, 0]), "a line has its code wherever it comes up"
+    alike = (codes @ codes.T) / 1_024
+    torch.testing.assert_close(alike, torch.eye(8), atol=0.2, rtol=0)
 
 
 def test_an_adapter_begins_as_nothing() -> None:
