@@ -83,12 +83,17 @@ class Lessons(WarmStart):
         if not isinstance(policy, SpeakingPolicy):
             raise ConfigError("warm_start", f"needs a policy that acts through a language model (policy=generative), not {type(policy).__name__}")
         shown = list(itertools.islice(demonstrations, self.demonstrations))
-        examples = [policy.lesson(each.observation, int(each.action_values.argmax())) for each in shown]
-        told = Comprehension(np.array([each.state for each in shown]), policy.lm.width) if self.reading else None
+        examples = list[Tokens]()
+        for each in shown:
+            examples.append(policy.lesson(each.observation, int(each.action_values.argmax())))
+            if len(examples) % 1_000 == 0:
+                tell(0, f"{len(examples):,} of {len(shown):,} lessons written")
+        device = next((parameter.device for parameter in policy.lm.parameters()), torch.device("cpu"))
+        told = Comprehension(np.array([each.state for each in shown]), policy.lm.width).to(device) if self.reading else None
         sft = SpokenSFT(n_epochs=1, batch_size=self.batch_size, weight_decay=0.0, comprehension=told, weight=self.reading, **self.descent)
 
         def progress(done: int, metrics: Mapping[str, float]) -> bool:
             tell(done, f"loss {metrics['train/loss']:.3f}")
             return True
 
-        sft.learn(policy.lm, examples, Learning(progress, int(torch.randint(2**31, ())), torch.device("cpu")))
+        sft.learn(policy.lm, examples, Learning(progress, int(torch.randint(2**31, ())), device))
