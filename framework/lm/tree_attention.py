@@ -121,7 +121,7 @@ def _gather(states: Tensor, places: Tensor, dtype: torch.dtype) -> Tensor:
 def _attend(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor | None, scaling: float) -> Tensor:
     """`[S, H, Q, D]` from queries and `[S, G, K, D]`."""
     (count, heads, length, _), (kv_heads, seen) = query.shape, key.shape[1:3]
-    plain = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled() and seen <= _PLAIN
+    plain = query.device.type == "cpu" and query.dtype == torch.bfloat16 and seen <= _PLAIN
     if offsets is None and not plain:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=heads != kv_heads)
     along = torch.arange(length, device=query.device)[None]
