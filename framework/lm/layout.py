@@ -94,12 +94,13 @@ def pack(trees: Sequence[Tree], pass_tokens: int = 4_096, device: torch.device |
     Raises:
         ValueError: the first token of a tree without context has weight, but nothing predicts it.
     """
-    together: list[_Piece] = []
+    together, held = list[_Piece](), 0
     for piece in _pieces(trees, pass_tokens):
-        if together and sum(other.size for other in together) + piece.size > pass_tokens:
+        if together and held + piece.size > pass_tokens:
             yield _lay_out(together, device)
-            together = []
+            together, held = [], 0
         together.append(piece)
+        held += piece.size
     if together:
         yield _lay_out(together, device)
 
