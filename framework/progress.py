@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 _EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -33,21 +33,28 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Tell]:
     console = Console()
     start, first = time.monotonic(), done
 
-    def rate(now: int) -> float:
-        return (now - first) / max(time.monotonic() - start, 1e-9)
+    def rate(now: int) -> str:
+        """So many a second since the last time that nothing had been done yet: preparing is no measure of what follows."""
+        nonlocal start
+        if now == first:
+            start = time.monotonic()
+            return ""
+        each = (time.monotonic() - start) / (now - first)
+        return f", {1 / max(each, 1e-9):,.0f}/s, {(total - now) * each:,.0f} s left"
 
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
         with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bars:
             task = bars.add_task(title, total=total, completed=done, rate="", note="")
-            yield lambda now, note="": bars.update(task, completed=now, rate=f"{rate(now):,.0f}/s", **({"note": note} if note else {}))
+            yield lambda now, note="": bars.update(task, completed=now, rate=rate(now).removeprefix(", "), **({"note": note} if note else {}))
         return
     last = start
 
     def tell(now: int, note: str = "") -> None:
         nonlocal last
+        told = rate(now)
         if time.monotonic() - last >= _EVERY:
             last = time.monotonic()
-            print(f"{title}: {now:,} of {total:,}, {rate(now):,.0f}/s, {(total - now) / max(rate(now), 1e-9):,.0f} s left {note}".rstrip(), flush=True)
+            print(f"{title}: {now:,} of {total:,}{told} {note}".rstrip(), flush=True)
 
     yield tell
