@@ -79,13 +79,31 @@ def test_packed_equals_alone(network: Any, pass_tokens: int) -> None:
     assert (a - b).norm() < 1e-5 * b.norm()
 
 
-def test_in_bfloat16_it_is_the_same_but_for_rounding() -> None:
-    network, data, allowed = model(), examples(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+@pytest.mark.parametrize("longer", [0, 400])
+def test_in_bfloat16_it_is_the_same_but_for_rounding(longer: int) -> None:
+    network, data = model(), examples()
+    before = np.random.default_rng(2).integers(V, size=longer)
+    data = [Tokens(np.concatenate([before, x.ids]), np.concatenate([np.zeros(longer), x.weights])) for x in data]
     exact = gradients(network, total(network, pack(trees(data)[0])))
     with torch.autocast("cpu", torch.bfloat16):
         coarse = gradients(network, total(network, pack(trees(data)[0])))
     assert 1e-5 < float((coarse - exact).norm() / exact.norm()) < 0.03
-    assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() is allowed
+    assert network.config._attn_implementation == "sdpa", "as it was"
+
+
+def test_which_token_sees_which() -> None:
+    branches = [Tokens(np.arange(3), np.ones(3)), Tokens(np.arange(2), np.ones(2))]
+    (laid,) = pack([Tree(np.arange(4), branches, [4, 2]), Tree(np.arange(2), [branches[0]])])
+    slots: list[list[int]] = []  # what each sees, padding included
+    for some in laid.sight.stretches:
+        offsets = torch.zeros(len(some.queries), dtype=torch.int64) if some.offsets is None else some.offsets
+        for keys, offset in zip(some.keys.tolist(), offsets.tolist(), strict=True):
+            slots += [keys[: offset + along + 1] for along in range(some.queries.shape[1])]
+    context = [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
+    first = [[0, 1, 2, 3, *range(4, last + 1)] for last in (4, 5, 6)]
+    second = [[0, 1, 7], [0, 1, 7, 8]]  # which left the context after two tokens
+    other = [[*range(9, last + 1)] for last in range(9, 14)]  # a context with one branch reads on as one
+    assert [slots[slot] for slot in laid.sight.order] == [*context, *first, *second, *other]
 
 
 def test_the_loss_is_that_of_transformers_on_a_padded_batch() -> None:
