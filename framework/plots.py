@@ -42,6 +42,8 @@ def learning_curve(
     for name, value in drawn.items():
         axes.axhline(value, color=_LINES[name][0], linestyle=_LINES[name][1], linewidth=1)
     low, high = axes.get_ylim()
+    if drawn:
+        axes.set_ylim(low, max(high, max(drawn.values()) + _LABEL * (high - low)))  # room for the uppermost label
     for name, value in drawn.items():
         crowded = any(0 < other - value < _LABEL * (high - low) for other in drawn.values())  # a label above the line would run into another line's
         place = {"va": "top" if crowded else "bottom", "ha": "right", "xycoords": ("axes fraction", "data")}
