@@ -11,7 +11,7 @@ from typing import Any
 
 from framework.checkpoint import open_checkpoint, save_checkpoint
 from framework.config import Count, Fraction, NonNegative, NonNegativeCount
-from framework.constrained import cautious_prices, check_limits, excess
+from framework.constrained import cautious_limits, cautious_prices, check_limits, excess
 from framework.departure import departure
 from framework.errors import CheckpointError, ConfigError
 from framework.evaluation import evaluate
@@ -44,7 +44,8 @@ class Train(Experiment):
             (`framework.departure`); 0: none.
         explore_episodes: random episodes on which the policy's statistics are fitted.
         most_abstained: share of turns for which a reward may fail before the run stops (`framework.rewards.guard`).
-        caution: of the demonstrations, where the algorithm keeps cost limits (`framework.constrained.cautious_prices`).
+        caution: where the algorithm keeps cost limits, of the demonstrations (`framework.constrained.cautious_prices`), and how far below its limits, as a
+            share of them, it aims and is chosen.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class Train(Experiment):
                     self._keep(run, record, finished=False)
                 return stop.signal is None
 
-            run.algorithm.learn(run.policy, make_world, Learning(between_rollouts, run.settings.seed, run.device, directory, run.domain.cost_limits))
+            run.algorithm.learn(run.policy, make_world, Learning(between_rollouts, run.settings.seed, run.device, directory, self._limits(run)))
         if stop.signal is not None:
             raise Interrupted(stop.exit_code, f"python run.py resume={run.directory}")
         record["env_steps"] = total
@@ -172,10 +173,10 @@ class Train(Experiment):
     def _point(self, run: Run, record: dict[str, Any], climb: Climb | None) -> None:
         """One point of the learning curve; the policy that did best on the validation split so far is kept.
 
-        Where limits are to be kept, the best is the nearest to keeping them, and of those that keep them the one that earns most.
+        Where limits are to be kept, the best is the nearest to keeping them with caution, and of those that keep them the one that earns most.
         """
         found = evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0)
-        returns, over = found.returns, excess(found.costs, run.domain.cost_limits) if run.algorithm.constrained else 0.0
+        returns, over = found.returns, excess(found.costs, self._limits(run)) if run.algorithm.constrained else 0.0
         record["curve"].append([record["env_steps"], asdict(returns)])
         self._look(record)
         if climb is not None:
@@ -190,6 +191,10 @@ class Train(Experiment):
         points = [(steps, Estimate(**estimate)) for steps, estimate in record["curve"]]
         climbed = [(look["env_steps"], Estimate(**look["reward"])) for look in record["ledger"]]
         learning_curve(points, references, run.title, run.directory / "learning_curve.png", climbed)
+
+    def _limits(self, run: Run) -> dict[str, float]:
+        """That an algorithm which keeps limits is given, and its policies are chosen by."""
+        return cautious_limits(run.domain.cost_limits, self.caution)
 
     def _look(self, record: dict[str, Any]) -> None:
         """An entry of the ledger, unless it has one of this step."""

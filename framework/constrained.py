@@ -44,6 +44,11 @@ def cautious_prices(oracle: Oracle, caution: float) -> dict[str, float]:
     return {name: (1 + caution) * price + caution * span for name, price in oracle.prices.items()}
 
 
+def cautious_limits(limits: Mapping[str, float], caution: float) -> dict[str, float]:
+    """Limits to learn and to choose by: so much lower, as a share, that luck and another split leave the limits themselves kept."""
+    return {name: max(0.0, 1 - caution) * limit for name, limit in limits.items()}
+
+
 def excess(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:
     """By how much costs go over their limits, in violations an episode; 0 if all are kept."""
     return sum(max(0.0, costs.get(name, 0.0) - limit) for name, limit in limits.items())

@@ -23,7 +23,7 @@ from test_probes import Probe, algorithm, fresh_policy
 from framework.algorithms.lagrangian import Charged, dual_ascent
 from framework.algorithms.sb3 import StableBaselines
 from framework.config import CONF, build
-from framework.constrained import cautious_prices, check_limits, constrained_score, excess
+from framework.constrained import cautious_limits, cautious_prices, check_limits, constrained_score, excess
 from framework.errors import ConfigError
 from framework.evaluation import Evaluation, evaluate
 from framework.interfaces import Learning
@@ -116,6 +116,11 @@ def test_cautious_demonstrations_keep_the_limit() -> None:
     shown = domain.demonstrations("train", seed=0, prices=prices)
     chosen = {(situation.state[0], int(situation.action_values.argmax())) for situation, _ in zip(shown, range(100), strict=False)}
     assert chosen == {(0, 1), (1, 1), (2, 2)}  # risky, risky, safe
+
+
+def test_caution_aims_below_the_limits() -> None:
+    assert cautious_limits({"harm": 0.1, "format": 0.0}, 0.2) == pytest.approx({"harm": 0.08, "format": 0.0})
+    assert cautious_limits({"harm": 0.1}, 0.0) == {"harm": 0.1} and cautious_limits({"harm": 0.1}, 1.5) == {"harm": 0.0}
 
 
 def learned(learner: StableBaselines, domain: Risky, policy: HeadPolicy) -> Evaluation:
