@@ -185,7 +185,8 @@ def test_presets_change_only_what_there_is() -> None:
         entries = preset.pop("defaults", [])
         assert {entry for entry in entries if isinstance(entry, str)} <= {*options("preset"), "_self_"}
         groups = {key.removeprefix("override /"): choice for entry in entries if isinstance(entry, dict) for key, choice in entry.items()}
-        known = leaves(plain(" ".join(["seed=0", *(f"{group}={choice}" for group, choice in groups.items() if "@" not in group)])))
+        needed = NEEDED.get(f"preset={name}", [])
+        known = leaves(plain(" ".join(["seed=0", *needed, *(f"{group}={choice}" for group, choice in groups.items() if "@" not in group)])))
         unknown = {key for key in leaves(preset) if key not in known}
         assert not unknown, f"preset={name} sets {unknown}"
 
