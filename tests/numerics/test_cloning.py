@@ -25,7 +25,7 @@ def test_lessons_are_the_mean_cross_entropy_of_each_component() -> None:
     for row, classes in enumerate(told):
         for part, right in zip(np.split(scores[row], 3), classes, strict=True):
             expected.append(np.log(np.exp(part).sum()) - part[right])
-    assert float(lessons(meaning, torch.tensor(rows))) == pytest.approx(np.mean(expected), abs=1e-6)
+    assert lessons(meaning, torch.tensor(rows)).item() == pytest.approx(np.mean(expected), abs=1e-6)
 
 
 def test_targets_are_softmax_of_action_values_in_units_of_the_mean_gap() -> None:
