@@ -32,6 +32,7 @@ class _Drawing(Policy):
         if isinstance(self._policy, SpeakingPolicy) and isinstance(self._start, SpeakingPolicy):
             said = self._policy.say(observations)
             acts = np.array([each.act for each in said])
+            # Read anew, though they were kept when drawn: both policies then round alike, and one that has not moved has gone nowhere.
             now, before = (policy.logprobs(said).double() for policy in (self._policy, self._start))
         else:
             acts = self._policy.act(observations)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,12 +23,12 @@ class SpokenSFT(SFT):
     """Takes examples as they come: turns of one episode, what was shown in which begins alike, are then read once.
 
     Attributes:
-        comprehension: what is to be told besides from the states at the ends of prompts.
-        weight: of that.
+        weight: of what is to be told besides from the states at the ends of prompts.
+        comprehension: tells it; None: nothing is to be told.
     """
 
-    comprehension: Comprehension | None
     weight: float
+    comprehension: Comprehension | None = None
 
     def batches(self, seed: int) -> Iterator[Ints]:
         """See `Descent`."""
@@ -67,12 +66,14 @@ class Lessons(WarmStart):
     def __init__(
         self, demonstrations: Count, batch_size: Count, learning_rate: Positive, warmup: Fraction, max_grad_norm: Positive, reading: NonNegative
     ) -> None:
-        self.demonstrations, self.batch_size, self.reading = demonstrations, batch_size, reading
-        self.descent = {"learning_rate": learning_rate, "warmup": warmup, "max_grad_norm": max_grad_norm}
+        self.demonstrations = demonstrations
+        self.sft = SpokenSFT(
+            n_epochs=1, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, weight_decay=0.0, max_grad_norm=max_grad_norm, weight=reading
+        )
 
     def steps(self, policy: Policy) -> int:
         """See `WarmStart`."""
-        return math.ceil(self.demonstrations / self.batch_size)
+        return self.sft.steps(self.demonstrations)
 
     def fit(self, policy: Policy, demonstrations: Iterator[Demonstration], tell: Callable[[int, str], None]) -> None:
         """See `WarmStart`.
@@ -89,11 +90,11 @@ class Lessons(WarmStart):
             if len(examples) % 1_000 == 0:
                 tell(0, f"{len(examples):,} of {len(shown):,} lessons written")
         device = next((parameter.device for parameter in policy.lm.parameters()), torch.device("cpu"))
-        told = Comprehension(np.array([each.state for each in shown]), policy.lm.width).to(device) if self.reading else None
-        sft = SpokenSFT(n_epochs=1, batch_size=self.batch_size, weight_decay=0.0, comprehension=told, weight=self.reading, **self.descent)
+        if self.sft.weight:
+            self.sft.comprehension = Comprehension(np.array([each.state for each in shown]), policy.lm.width).to(device)
 
         def progress(done: int, metrics: Mapping[str, float]) -> bool:
             tell(done, f"loss {metrics['train/loss']:.3f}")
             return True
 
-        sft.learn(policy.lm, examples, Learning(progress, int(torch.randint(2**31, ())), device))
+        self.sft.learn(policy.lm, examples, Learning(progress, int(torch.randint(2**31, ())), device))
