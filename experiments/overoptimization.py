@@ -22,6 +22,7 @@ from framework.config import Count, Fraction, Positive, differences, flat
 from framework.errors import CheckpointError, ConfigError
 from framework.experiment import Experiment, Interrupted, Run, Stop, write_json
 from framework.interfaces import Algorithm, Domain, Learning, Tuning
+from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder
 from framework.lm.read_once import ReadOnce
 from framework.overoptimization import climbed
@@ -57,7 +58,8 @@ class Overoptimization(Experiment):
     """Leaves `cells/`, a file for each reward that was climbed, and of all of them `table.md`, `table.json`, `learning_curve.png` and `report.html`.
 
     Args:
-        shapes: networks of the reward.
+        shapes: sizes of the reward: a linear network or an MLP on frozen features, or an MLP whose reader learns by an adapter.
+        lora: that adapter.
         pairs: numbers of judged pairs; the fewer are the first of the more.
         teachers: who judges, by name.
         seeds: of pairs and weights.
@@ -69,7 +71,8 @@ class Overoptimization(Experiment):
 
     def __init__(
         self,
-        shapes: Sequence[Literal["linear", "mlp"]],
+        shapes: Sequence[Literal["linear", "mlp", "lora"]],
+        lora: Lora,
         pairs: Sequence[Count],
         teachers: Mapping[str, Teacher],
         seeds: Count,
@@ -82,7 +85,7 @@ class Overoptimization(Experiment):
             raise ValueError("needs a shape, a number of pairs, a teacher and a behaviour")
         if any(teacher.style_bias for teacher in teachers.values()):
             raise ValueError("a teacher likes courtesy, of which the names of acts have none; set its style_bias=0")
-        self.shapes, self.pairs, self.teachers, self.seeds = shapes, sorted(set(pairs)), teachers, seeds
+        self.shapes, self.lora, self.pairs, self.teachers, self.seeds = shapes, lora, sorted(set(pairs)), teachers, seeds
         self.starts, self.courses, self.players = starts, courses, Players(behaviours, wander)
         self.sizes = [2**power for power in range(min(_LARGEST, courses // 4).bit_length())]
 
@@ -94,12 +97,13 @@ class Overoptimization(Experiment):
         """See `Experiment`."""
         reward: TurnReward = run.parts["reward"]
         if reward.reader.trainable:
-            raise ConfigError("adapter", "a reader that learns would read every line anew in every cell; use adapter=frozen")
+            raise ConfigError("adapter", "is not what makes a reader learn here; use adapter=frozen, and experiment.shapes=[lora]")
+        learning = {"lora": shaped(reward.on(reward.reader.tuned(self.lora)), "mlp")} if "lora" in self.shapes else {}
         folder = self._folder(run)
         pool = self._pool(run)
         lines = sorted({line for observation, act in pool.turns for line in (*observation.split("\n"), act) if line})
         shared = reward.on(ReadOnce(reward.reader, run.device, lines))
-        self._fill(run, shared, pool, folder)
+        self._fill(run, {shape: shaped(shared, shape) for shape in self.shapes if shape != "lora"} | learning, pool, folder)
         self._show(run, pool, folder)
         return True
 
@@ -126,15 +130,15 @@ class Overoptimization(Experiment):
         with progress("pool", self.starts) as tell:
             return play_courses(run.domain, _SPLIT, self.players, (self.starts, self.courses), run.settings.seed, tell)
 
-    def _fill(self, run: Run, reward: TurnReward, pool: Courses, folder: Path) -> None:
+    def _fill(self, run: Run, rewards: Mapping[str, TurnReward], pool: Courses, folder: Path) -> None:
         """Every cell that is not there yet."""
         left = [cell for cell in self._cells(run) if not (folder / cell.file).exists()]
-        total, done, known = sum(reward.steps(cell.pairs) for cell in left), 0, dict[tuple[int, str], list[Preference]]()
+        total, done, known = sum(rewards[cell.shape].steps(cell.pairs) for cell in left), 0, dict[tuple[int, str], list[Preference]]()
         with Stop() as stop, progress(f"{len(left)} rewards, updates", total) as tell:
             for cell in left:
                 if (cell.seed, cell.teacher) not in known:
                     known = {(cell.seed, cell.teacher): self._judged(run, cell, pool)}
-                learner = shaped(reward, cell.shape)
+                learner = rewards[cell.shape]
 
                 def between_updates(updates: int, metrics: Mapping[str, float], cell: Cell = cell, done: int = done) -> bool:
                     tell(done + updates, f"{cell.file.removesuffix('.json')}, loss {metrics['train/loss']:.3f}")
@@ -144,7 +148,7 @@ class Overoptimization(Experiment):
                 if stop.signal is not None:
                     raise Interrupted(stop.exit_code, f"the same command with hydra.run.dir={run.directory}")
                 write_json(folder / cell.file, climb(learner, pool, self._gold(cell.teacher), self.sizes))
-                done += reward.steps(cell.pairs)
+                done += learner.steps(cell.pairs)
 
     def _judged(self, run: Run, cell: Cell, pool: Courses) -> list[Preference]:
         teacher = self.teachers[cell.teacher]

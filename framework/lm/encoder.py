@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from framework.errors import ConfigError
+from framework.lm.adapters import Lora
+
 
 class LineEncoder(nn.Module, ABC):
     """Turns a line of text into K vectors of width D (one for each layer it is read at).
@@ -18,6 +21,14 @@ class LineEncoder(nn.Module, ABC):
 
     trainable: bool = False  # whether gradients reach the encoder
     shape: tuple[int, int]  # (K, D), known after `fit`
+
+    def tuned(self, adapter: Lora) -> LineEncoder:
+        """The same reader, not placed yet, with an adapter that learns.
+
+        Raises:
+            ConfigError: there is nothing in it that an adapter could be put on.
+        """
+        raise ConfigError("lm", f"{type(self).__name__} has no layers that an adapter could tune; choose another, lm=minilm say")
 
     @abstractmethod
     def place(self, device: torch.device) -> None:

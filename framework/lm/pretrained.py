@@ -90,6 +90,10 @@ class PretrainedEncoder(LineEncoder):
         self.trainable = adapter is not None
         self.register_state_dict_post_hook(_drop_frozen_weights)
 
+    def tuned(self, adapter: Lora) -> PretrainedEncoder:
+        """See `LineEncoder`."""
+        return PretrainedEncoder(self.path, self.package, self.layers, self.sha256, self.weights, self.seed, self.dtype, self.mask, adapter)
+
     def place(self, device: torch.device) -> None:
         """Loads tokenizer and weights."""
         from transformers import AutoConfig, AutoTokenizer

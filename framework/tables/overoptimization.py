@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 SINGLE = "single"
-_COLOURS = {"linear": "#b2182b", "mlp": "#2166ac"}
+_COLOURS = {"linear": "#b2182b", "mlp": "#2166ac", "lora": "#762a83"}
 _GREY = {"gold": ("#1b7837", "-"), "domain proxy": ("#b8860b", "-."), "longer": ("#888888", ":"), "fewer turns": ("#888888", "-.")}
 
 

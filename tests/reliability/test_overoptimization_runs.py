@@ -13,9 +13,9 @@ from framework.errors import CheckpointError, ConfigError
 from framework.lm.read_once import ReadOnce
 from framework.lm.tfidf import TfidfEncoder
 
-TINY = (*QUICK, "experiment=overoptimization", "lm=tfidf", "lm.max_features=100", "threads=1", "reward.members=2", "reward.shape.width=8")
-TINY += ("reward.fitting.epochs=2", "experiment.pairs=[64,128]", "experiment.seeds=2", "experiment.starts=2", "experiment.courses=64")
-TINY += ("experiment.shapes=[linear]", "~experiment.teachers.mistaken", "~experiment.teachers.crowd")
+SMALL = (*QUICK, "experiment=overoptimization", "threads=1", "reward.members=2", "reward.shape.width=8", "experiment.starts=2", "experiment.courses=64")
+SMALL += ("~experiment.teachers.mistaken", "~experiment.teachers.crowd")
+TINY = (*SMALL, "lm=tfidf", "lm.max_features=100", "reward.fitting.epochs=2", "experiment.pairs=[64,128]", "experiment.seeds=2", "experiment.shapes=[linear]")
 
 
 @pytest.mark.slow
@@ -45,6 +45,17 @@ def test_mistakes_are_told_before_anything_is_played(tmp_path: Path) -> None:
         built_here(tmp_path, *TINY, "experiment.teachers.raters.style_bias=0.5")
     with pytest.raises(ConfigError, match="nobody of this name can play"):
         start_here(tmp_path, *TINY, "+experiment.behaviours.nobody=1")
+    with pytest.raises(ConfigError, match="TfidfEncoder has no layers that an adapter could tune"):
+        start_here(tmp_path, *TINY, "experiment.shapes=[lora]")
+
+
+@pytest.mark.slow
+def test_a_reward_whose_reader_learns_is_one_more_size(tmp_path: Path) -> None:
+    one = (*SMALL, "lm=minilm", "lm.layers=[1]", "lm.dtype=float32", "lm.mask=0", "experiment.pairs=[64]", "experiment.seeds=1")
+    start_here(tmp_path, *one, "experiment.shapes=[mlp,lora]", "reward.fitting.epochs=4", "reward.shape.dropout=0")
+    told = json.loads((tmp_path / "table.json").read_text())
+    golds = {row["shape"]: [gold["mean"] for gold in row["climb"]["gold"]] for row in told["rows"] if row["scorer"] == "single"}
+    assert golds.keys() == {"mlp", "lora"} and golds["mlp"] != golds["lora"]
 
 
 def test_lines_are_read_once() -> None:
