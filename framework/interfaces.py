@@ -451,7 +451,7 @@ class Learning:
 class Algorithm(ABC):
     """Improves a policy in a world."""
 
-    total_steps: int  # environment steps of a whole run
+    total_steps: int  # environment steps of a whole run; 0: it is judged as it begins
     improves: ClassVar[type] = Policy  # what kind of policy
     constrained: ClassVar[bool] = False  # whether it keeps cost limits: the run is then begun and judged within them
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from framework.algorithms.diagnosis import Diagnosis
 from framework.algorithms.optimizer_state import optimizer_tensors, restore_optimizer
 from framework.algorithms.turns import Batch, play
-from framework.config import Count, NonNegative, Positive
+from framework.config import Count, NonNegative, NonNegativeCount, Positive
 from framework.errors import TrainingError
 from framework.interfaces import Algorithm, Learning, Policy, SpeakingPolicy, World
 from framework.losses import k1, k3
@@ -63,7 +63,7 @@ class PolicyGradient(Algorithm):
     """Plays episodes, learns from their turns, and so on.
 
     Attributes:
-        total_steps: turns of a run, in all its worlds; the last episodes are played to their ends.
+        total_steps: turns of a run, in all its worlds; the last episodes are played to their ends. 0: the policy is judged as it begins.
         learning_rate: of AdamW without decay, at the start.
         learning_rate_end: at the end, reached linearly; null keeps the first. What learns beside the language model slows down with it.
         max_grad_norm: to which gradients are clipped, each group of parameters by itself.
@@ -73,7 +73,7 @@ class PolicyGradient(Algorithm):
 
     improves = SpeakingPolicy
 
-    total_steps: Count
+    total_steps: NonNegativeCount
     learning_rate: Positive
     learning_rate_end: NonNegative | None
     max_grad_norm: Positive

@@ -31,7 +31,7 @@ from framework.algorithms import sb3_state
 from framework.algorithms.networks import network_policy
 from framework.algorithms.sb3_adapter import EncodedWorld, NetworkActorCritic, NetworkDeepQ, Worlds
 from framework.algorithms.tether import Tethered
-from framework.config import Count, Fraction, NonNegative, Positive
+from framework.config import Count, Fraction, NonNegative, NonNegativeCount, Positive
 from framework.errors import TrainingError
 from framework.exploration import ExploringStarts
 from framework.interfaces import Algorithm, Learning, Policy, Progress, World
@@ -75,7 +75,7 @@ class StableBaselines(Algorithm):
     """What the algorithms of SB3 share: vectorised worlds, normalised rewards, schedules, reports, interruption.
 
     Attributes:
-        total_steps: environment steps of a run.
+        total_steps: environment steps of a run; 0: the policy is judged as it begins.
         n_envs: worlds stepped together.
         learning_rate: at the start.
         learning_rate_end: at the end, reached linearly; None keeps the first.
@@ -85,7 +85,7 @@ class StableBaselines(Algorithm):
         exploring_acts: how many, at the most.
     """
 
-    total_steps: Count
+    total_steps: NonNegativeCount
     n_envs: Count
     learning_rate: Positive
     learning_rate_end: NonNegative | None

@@ -64,7 +64,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "algo.learning_rate=nan": ("algo.learning_rate", "nan"),
     "algo.learning_rate=inf": ("algo.learning_rate", "inf"),
     "algo.gamma=2": ("algo.gamma", "less than or equal to 1"),
-    "algo.total_steps=0": ("algo.total_steps", "greater than or equal to 1"),
+    "algo.total_steps=-1": ("algo.total_steps", "greater than or equal to 0"),
     "algo.n_envs=8 algo.n_steps=32 algo.batch_size=100": ("algo", "batch_size 100 must divide n_steps * n_envs = 256"),
     "warm_start.demonstrations=10": ("warm_start", "10 demonstrations"),
     "lm.layers=[]": ("lm", "layers must be one or more"),

@@ -46,3 +46,14 @@ def test_how_far_it_went_from_what_the_lessons_made_of_it(tmp_path: Path) -> Non
     assert [steps for steps, _ in path][0] == 0 and len(path) >= 2
     assert path[0][1]["kl"] == pytest.approx(0, abs=1e-3) and path[-1][1]["kl"] > path[0][1]["kl"]
     assert path[-1][1]["reward"]["mean"] != path[-1][1]["gold"]["mean"]
+
+
+@pytest.mark.slow
+def test_without_steps_what_the_lessons_made_of_it_is_judged(tmp_path: Path) -> None:
+    start_here(tmp_path / "run", *SOME, *LOOKS, "algo=grpo", *SIZES["grpo"], "algo.total_steps=0")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["env_steps"] == 0 and [steps for steps, _ in summary["curve"]] == [0] and summary["best"][0] == 0
+    kept = (tmp_path / "run" / "checkpoint").resolve()
+    again = ("warm_start=none", f"lm.path={kept}", "algo=ppo_text", *SIZES["ppo_text"], "algo.total_steps=0")
+    start_here(tmp_path / "again", *SOME[:-4], "experiment.episodes=12", *LOOKS, *again)
+    assert json.loads((tmp_path / "again" / "summary.json").read_text())["score_known"] == summary["score_known"]
