@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -84,14 +84,23 @@ def _check_choices(override: Override) -> None:
     group, known = override.key_or_group, options(override.key_or_group)
     if override.is_delete() or override.value() is None:
         raise ConfigError(group, f"cannot be left out{near('none', known)}")
-    choices = override.sweep_string_iterator() if override.is_sweep_override() else [str(override.value())]
-    for choice in choices:
-        if choice not in known and "glob" not in choice:
+    for choice in _choices(override):
+        if choice not in known:
             raise ConfigError(f"{group}={choice}", f"there is no such {group}{near(choice, known)}")
 
 
+def _choices(override: Override) -> list[str]:
+    """Of a group: one, or those that a sweep goes through."""
+    value = override.value()
+    if not isinstance(value, Glob):
+        return list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(value)]
+    if not (found := value.filter(options(override.key_or_group))):
+        raise ConfigError(override.key_or_group, f"nothing there is like {', '.join(value.include)}; there are: {', '.join(options(override.key_or_group))}")
+    return found
+
+
 def _first(override: Override) -> str:
-    value = next(iter(override.sweep_string_iterator())) if override.is_sweep_override() else override.get_value_element_as_str()
+    value = _choices(override)[0] if override.is_sweep_override() else override.get_value_element_as_str()
     return f"{override.get_key_element()}={value}"  # with its package: +lm@reward.reader=minilm
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ class Row:
     name: str
     estimates: Mapping[str, Estimate]
     runs: Sequence[Finished] = ()  # one a seed; none: something to compare with
+    plain: str = ""  # the name of what it is but for settings, where these set it apart from most that were chosen alike
 
 
 def rows(directories: Sequence[Path]) -> list[Row]:
@@ -197,45 +198,63 @@ def _of_subject(subject: str, runs: Sequence[Finished]) -> list[Row]:
             told = f"{name} is not worth the same in all runs, so they differ in more than they tell"
             _warn(f"{subject}: {told}; what is shown is that of {runs[-1].directory}")
     compared = [Row(subject, name.replace("_", " "), estimates) for name, estimates in others.items()]
-    found = [Row(subject, name, _over_seeds(members), members) for name, members in _groups(runs).items()]
+    found = [Row(subject, name, _over_seeds(members), members, plain if plain != name else "") for (name, plain), members in _groups(runs).items()]
     last = [row for row in compared if row.name in ("optimum", "expert")]
     return [*(row for row in compared if row not in last), *sorted(found, key=lambda row: row.estimates[counts].mean), *last]
 
 
-def _groups(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
-    """Runs that differ in nothing but their seed, under the name of what they are."""
+def _groups(runs: Sequence[Finished]) -> dict[tuple[str, str], list[Finished]]:
+    """Runs that differ in nothing but their seed, under the name of what they are, and of what they would be but for the settings that few have."""
     chosen: dict[tuple[str, ...], list[Finished]] = defaultdict(list)
     for run in runs:
         chosen[tuple(run.choices.values())].append(run)
-    groups: dict[str, dict[int, Finished]] = defaultdict(dict)
+    groups: dict[tuple[str, str], dict[int, Finished]] = defaultdict(dict)
     for members in chosen.values():
         keys = sorted({key for run in members for key in run.settings})
         varied = [key for key in keys if len({repr(run.settings[key]) for run in members if key in run.settings}) > 1]
         if _PLACE in varied and _one_a_seed(members, [key for key in varied if key != _PLACE]):
             varied.remove(_PLACE)
+        usual = _usual(members, varied)
+        told = [key for key in varied if key not in usual]
         for run in members:
-            group = groups[_name(run, varied)]
+            apart = [key for key in varied if key in told or (key in run.settings and repr(run.settings[key]) != usual[key])]
+            group = groups[_name(run, apart), _name(run, told)]
             if run.seed in group:  # evaluated again, or trained again: the same seed twice is not two seeds
                 _warn(f"{group[run.seed].directory} is left out: {run.directory} is newer, with the same settings and seed")
             group[run.seed] = run
     return {name: [group[seed] for seed in sorted(group)] for name, group in groups.items()}
 
 
+def _usual(runs: Sequence[Finished], varied: Sequence[str]) -> dict[str, str]:
+    """Values that most settings tried have in common, so that they need not be told of each: of three and more, as where one thing is changed at a time."""
+    tried = {_combination(run, varied) for run in runs}
+    usual = {}
+    for place, key in enumerate(varied):
+        value, count = Counter(values[place] for values in tried).most_common(1)[0]
+        if value is not None and count > 1 and 2 * count > len(tried):
+            usual[key] = value
+    return usual
+
+
 def _one_a_seed(runs: Sequence[Finished], varied: Sequence[str]) -> bool:
     """Whether runs that are alike in these settings have a seed each."""
-    alike = [(_name(run, varied), run.seed) for run in runs]
+    alike = [(_combination(run, varied), run.seed) for run in runs]
     return len(set(alike)) == len(alike)
 
 
-def _name(run: Finished, varied: Sequence[str]) -> str:
-    """What was trained: the choices, and the settings in which runs of the same choices differ."""
+def _combination(run: Finished, varied: Sequence[str]) -> tuple[str | None, ...]:
+    return tuple(repr(run.settings[key]) if key in run.settings else None for key in varied)
+
+
+def _name(run: Finished, told: Sequence[str]) -> str:
+    """What was trained: the choices, and those settings that set it apart."""
     lm, adapter = run.choices["lm"], run.choices["adapter"]
     parts = [run.choices["algo"], f"lm={lm}" if adapter == "none" else f"lm={lm} ({adapter})"]
     if (warm_start := run.choices.get("warm_start")) is not None:
         parts.append("no warm start" if warm_start == "none" else warm_start)
     if run.choices.get("reward", "gold") != "gold":
         parts.append(f"reward={run.choices['reward']}")
-    return ", ".join([*parts, *(f"{key}={run.settings[key]}" for key in varied if key in run.settings)])
+    return ", ".join([*parts, *(f"{key}={run.settings[key]}" for key in told if key in run.settings)])
 
 
 def _over_seeds(runs: Sequence[Finished]) -> dict[str, Estimate]:

@@ -25,6 +25,7 @@ NOTE = (
     "episodes or rows. Score: random acts 0, optimum 1 (expert 1, where no optimum is known); the test's wordings are never "
     "trained on. Intervals on recorded cases do not cover the choice of these cases."
 )
+_BOTH = ("score_known", "score")
 _OF_REWARD = ("reward", "algo.kl_coef")  # gold needs no tether
 _STYLES = {"random": ("#888888", ":"), "best constant": ("#888888", "--"), "heuristic": ("#b8860b", "--")}
 _STYLES |= dict.fromkeys(("optimum", "expert"), ("#1b7837", "-"))
@@ -67,6 +68,7 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
         yield Sheet(subject, ["policy", "seeds", *SCORES.values(), "steps", "time"], scores)
         yield from _costs(subject, here)
         yield from _within_limits(subject, here)
+        yield from _differences(subject, here)
         yield from _gains(subject, here)
         yield from _signals(subject, here)
         for split in dict.fromkeys(name.split("/")[0] for name in first.estimates if name.endswith(tuple(LEADS))):
@@ -120,6 +122,20 @@ def _within_limits(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
     for columns in dict.fromkeys(filter(None, names.values())):
         lines = [[row.name, seeds_of(row), *(_cell(row, name) for name in columns)] for row in rows if names[row.name] == columns]
         yield Sheet(f"{world}: within cost limits (constrained optimum 1)", ["policy", "seeds", *(name.removeprefix(WITHIN) for name in columns)], lines)
+
+
+def _differences(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
+    """What it is worth to change a setting: the score less that of the same seed without the change."""
+    for plain in rows:
+        lines = []
+        for row in (row for row in rows if row.plain == plain.name):
+            base = {run.seed: run for run in plain.runs}
+            pairs = [(run, base[run.seed]) for run in row.runs if run.seed in base]
+            if pairs:
+                gains = (bootstrap([run.estimates[name].mean - other.estimates[name].mean for run, other in pairs]) for name in _BOTH)
+                lines.append([row.name.removeprefix(f"{plain.name}, "), f"{len(pairs)}", *map(shown, gains)])
+        if lines:
+            yield Sheet(f"{world}: {plain.name}, with one thing changed", ["setting", "seeds in common", *(SCORES[name] for name in _BOTH)], lines)
 
 
 def _gains(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:

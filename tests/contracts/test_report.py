@@ -247,6 +247,21 @@ def test_runs_with_different_settings_are_not_pooled(tmp_path: Path) -> None:
     ]
 
 
+def test_where_one_thing_is_changed_at_a_time_only_that_is_told_and_what_it_is_worth(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"plain": {}, "gamma": {"gamma": 0.9}, "whiten": {"details": {"whiten": False}}}
+    worth = {"plain": (0.5, 0.6), "gamma": (0.4, 0.55), "whiten": (0.7, 0.6)}
+    for name, change in changes.items():
+        for seed, score in enumerate(worth[name]):
+            config = {"seed": seed, "algo": {"gamma": 1.0, "details": {"whiten": True}} | change}
+            write(tmp_path / f"{name}-{seed}", summary(seed=seed, score=score), config)
+    write(tmp_path / "plain-2", summary(seed=2, score=0.1), {"seed": 2, "algo": {"gamma": 1.0, "details": {"whiten": True}}})  # nothing to be paired with
+    found, plain = policies(tmp_path), "ppo, lm=minilm, no warm start"
+    assert [row.name for row in found] == [plain, f"{plain}, algo.gamma=0.9", f"{plain}, algo.details.whiten=False"]
+    (sheet,) = (sheet for sheet in sheets(found) if "one thing changed" in sheet.title)
+    whiten, gamma = str(bootstrap((0.2, 0.0))), str(bootstrap((-0.1, -0.05)))
+    assert sheet.lines == [["algo.gamma=0.9", "2", gamma, gamma], ["algo.details.whiten=False", "2", whiten, whiten]]
+
+
 def test_a_seed_counts_once(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [len(row.runs) for row in policies(runs, runs / "minilm")] == [3, 3]
     assert capsys.readouterr().err == ""  # the same file twice is no news

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from math import exp, log
+from math import exp, inf, log
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,6 +84,8 @@ def test_kl_estimators_by_hand_and_in_the_mean() -> None:
 def test_clipped_value_by_hand() -> None:
     found = losses.clipped_value(torch.tensor([1.5, 1.1]), torch.tensor([1.0, 1.0]), torch.tensor([2.0, 0.0]), clip=0.2)
     torch.testing.assert_close(found, torch.tensor([0.5 * 0.8**2, 0.5 * 1.1**2]))
+    free = losses.clipped_value(torch.tensor([1.5, 1.1]), torch.tensor([1.0, 1.0]), torch.tensor([2.0, 0.0]), clip=inf)
+    torch.testing.assert_close(free, torch.tensor([0.5 * 0.5**2, 0.5 * 1.1**2]))
 
 
 def test_preferences_by_hand() -> None:

@@ -14,6 +14,7 @@ import torch
 from runs import QUICK, Command, Start
 
 from domains.finance.credit_desk import data
+from framework.cli import prepare
 from framework.errors import CheckpointError, ConfigError, MissingExtraError, UserError
 
 FEW = ("warm_start=none", "tracker=none", "threads=1", "experiment.explore_episodes=5", "experiment.curve_episodes=5")
@@ -37,6 +38,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     # keys
     "algo.learnin_rate=1": ("algo.learnin_rate", "did you mean 'learning_rate'?"),
     "+algo.learnin_rate=1": ("algo.learnin_rate", "did you mean 'learning_rate'?"),
+    "without=whitening": ("algo.details", "PPO has no such setting"),
+    "without=warmup": ("without=warmup", "did you mean 'critic_warmup'?"),
     "polcy.width=3": ("polcy.width", "did you mean 'policy'?"),
     "learning_rate=1": ("learning_rate", "no such setting"),
     "algo.n_epochs.x=3": ("algo.n_epochs.x", "is a value"),
@@ -283,6 +286,14 @@ def test_the_command_line_answers(arguments: tuple[str, ...], message: str, comm
     done = command(f"hydra.run.dir={tmp_path / 'run'}", "tracker=none", *arguments)
     assert (done.returncode, done.stdout) == (2, "") and message in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not left_behind(tmp_path)
+
+
+def test_a_sweep_over_all_choices_of_a_group_is_checked_before_it_begins() -> None:
+    assert prepare(["-m", "without=glob(*)", "algo=ppo_text"])[1] == "without=glob(*)"
+    with pytest.raises(ConfigError, match="without: nothing there is like best_.*; there are: .*whitening"):
+        prepare(["-m", "without=glob(best_*)", "algo=ppo_text"])
+    with pytest.raises(ConfigError, match="needs the flag -m"):
+        prepare(["without=glob(*)", "algo=ppo_text"])
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from framework.algorithms.policy_gradient import PolicyGradient, Reference
 from framework.algorithms.ppo_text import TextPPO
 from framework.algorithms.turns import Batch, Played, Turn, play
 from framework.errors import TrainingError
-from framework.interfaces import SpeakingPolicy
+from framework.interfaces import Learning, SpeakingPolicy
 from framework.lm.adapters import Full, Lora
 from framework.policies.generative import GenerativePolicy
 from framework.seeding import chance_apart
@@ -132,6 +132,42 @@ def test_returns_are_measured_by_mean_and_deviation_of_all_so_far() -> None:
     assert isinstance(algo, TextPPO)
     assert algo.moments(episodes([2.0], [2.0])) == (2.0, 1.0)
     assert algo.moments(episodes([1.0, 4.0], [0.0])) == pytest.approx((np.mean([2, 2, 5, 0]), np.std([2, 2, 5, 0])))
+
+
+def without(**details: bool) -> dict[str, Any]:
+    """Settings of PPO with some details left out."""
+    kept = dict.fromkeys(("scale_rewards", "centre_values", "zero_critic", "whiten", "clip_values", "teach_trunk"), True)
+    return {"details": kept | details}
+
+
+def test_details_of_ppo_can_be_left_out(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = episodes([1.0, 4.0], [0.0])
+    for details, expected in (({"scale_rewards": False}, (2.5, 1.0)), ({"centre_values": False}, (0.0, 2.5))):
+        algo = algorithm("ppo_text", **without(**details))
+        assert isinstance(algo, TextPPO) and algo.moments(played) == pytest.approx(expected)
+    policy, seen = speaker(taught, TwoTurns), list[Tensor]()
+    assert policy.critic(policy.states(["go"])).item() == 0
+    raw = algorithm("ppo_text", critic_warmup=0.0, total_steps=64, **without(zero_critic=False, whiten=False, scale_rewards=False, centre_values=False))
+    with monkeypatch.context() as patched:
+        patched.setattr(raw, "improve", lambda policy, batch, *rest: seen.extend((batch.totals, *rest)), raising=True)
+        learn(policy, TwoTurns, raw)
+    totals, advantages, returns, values = seen[:4]
+    assert policy.critic(policy.states(["go"])).item() != 0 and float(values.std()) > 0
+    assert abs(float(advantages.mean())) > 1e-3 and float(advantages.std()) != pytest.approx(1, abs=1e-3)
+    torch.testing.assert_close(returns, advantages + values)
+    assert float(returns.max()) <= float(totals.max()) + float(values.abs().max()) + 1e-5  # in the world's own unit
+
+
+@pytest.mark.parametrize("teach", [True, False])
+def test_the_critics_gradient_reaches_the_trunk_where_it_is_to(teach: bool, taught: Path) -> None:
+    policy, algo = speaker(taught, TwoTurns), algorithm("ppo_text", n_epochs=1, batch_size=64, **without(teach_trunk=teach, zero_critic=False))
+    assert isinstance(algo, TextPPO)
+    algo.begin(policy, Learning(lambda *_: True, 0, CPU))
+    torch.nn.init.ones_(policy.critic.layers[-1].weight)  # type: ignore[operator,index,union-attr,arg-type]
+    played = batch(policy)
+    nothing, before = torch.zeros(len(played.said)), [parameter.clone() for parameter in policy.lm.parameters()]
+    algo.improve(policy, played, nothing, nothing + 5, policy.critic(policy.states([said.observation for said in played.said]))[:, 0].detach())
+    assert teach != all(torch.equal(a, b) for a, b in zip(before, policy.lm.parameters(), strict=True))
 
 
 def test_rloo_credits_episodes_and_reinforce_plus_plus_what_came_after() -> None:
