@@ -60,7 +60,12 @@ class Row:
     name: str
     estimates: Mapping[str, Estimate]
     runs: Sequence[Finished] = ()  # one a seed; none: something to compare with
-    plain: str = ""  # the name of what it is but for settings, where these set it apart from most that were chosen alike
+    plain: str = ""  # the name of the row from which it differs in few settings, where most that were chosen alike are like that one
+
+    @property
+    def short(self) -> str:
+        """Its name, or what sets it apart from the row that it is like."""
+        return self.name.removeprefix(f"{self.plain}, ") if self.plain else self.name
 
 
 def rows(directories: Sequence[Path]) -> list[Row]:
@@ -198,7 +203,9 @@ def _of_subject(subject: str, runs: Sequence[Finished]) -> list[Row]:
             told = f"{name} is not worth the same in all runs, so they differ in more than they tell"
             _warn(f"{subject}: {told}; what is shown is that of {runs[-1].directory}")
     compared = [Row(subject, name.replace("_", " "), estimates) for name, estimates in others.items()]
-    found = [Row(subject, name, _over_seeds(members), members, plain if plain != name else "") for (name, plain), members in _groups(runs).items()]
+    groups = _groups(runs)
+    names = {name for name, _ in groups}
+    found = [Row(subject, name, _over_seeds(members), members, plain if plain != name and plain in names else "") for (name, plain), members in groups.items()]
     last = [row for row in compared if row.name in ("optimum", "expert")]
     return [*(row for row in compared if row not in last), *sorted(found, key=lambda row: row.estimates[counts].mean), *last]
 

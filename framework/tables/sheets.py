@@ -133,7 +133,7 @@ def _differences(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
             pairs = [(run, base[run.seed]) for run in row.runs if run.seed in base]
             if pairs:
                 gains = (bootstrap([run.estimates[name].mean - other.estimates[name].mean for run, other in pairs]) for name in _BOTH)
-                lines.append([row.name.removeprefix(f"{plain.name}, "), f"{len(pairs)}", *map(shown, gains)])
+                lines.append([row.short, f"{len(pairs)}", *map(shown, gains)])
         if lines:
             yield Sheet(f"{world}: {plain.name}, with one thing changed", ["setting", "seeds in common", *(SCORES[name] for name in _BOTH)], lines)
 
@@ -242,7 +242,7 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
         axes.axvline(value, color=colour, linestyle=style, linewidth=1, zorder=0)
         place = (value, 1.01)
         axes.annotate(", ".join(names), place, xycoords=("data", "axes fraction"), rotation=30, ha="left", va="bottom", fontsize=8, color=colour)
-    axes.set_yticks(range(len(found)), [f"{row.name}\n{seeds_of(row)}" for row in found], fontsize=8)
+    axes.set_yticks(range(len(found)), [f"{row.short}\n{seeds_of(row)}" for row in found], fontsize=8)
     axes.set_ylim(-0.6, len(found) - 0.4)
     axes.set_title(rows[0].subject, fontsize=10, loc="right", pad=46)
     best = "expert" if any(row.name == "expert" for row in rows) else "optimum"
