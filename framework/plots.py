@@ -55,6 +55,8 @@ def learning_curve(
     figure.suptitle(title, fontsize=9)
     panels[-1, 0].set(xlabel="environment steps")
     panels[-1, 0].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    if not any(steps for steps, _ in points):
+        panels[-1, 0].set_xticks([0])  # one look at a policy that did not learn
     for axes in panels[:, 0]:
         axes.grid(alpha=0.2)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False)
