@@ -82,7 +82,7 @@ class TextPPO(PolicyGradient):
         assert isinstance(policy, SpeakingPolicy)
         self.begin(policy, run)
         if not self.details.zero_critic and run.resume is None:
-            policy.critic.apply(drawn)
+            policy.critic.apply(redraw)
         worlds = [make_world() for _ in range(self.n_episodes)]
         while self.goes_on(run):
             batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_episodes)), run.device)
@@ -147,8 +147,8 @@ class TextPPO(PolicyGradient):
         return float(mean) if self.details.centre_values else 0.0, deviation if self.details.scale_rewards else 1.0
 
 
-def drawn(layer: torch.nn.Module) -> None:
-    """Draws a linear layer's weights by chance, as torch does."""
+def redraw(layer: torch.nn.Module) -> None:
+    """A linear layer's weights by chance, as torch draws them."""
     if isinstance(layer, torch.nn.Linear):
         layer.reset_parameters()
 
