@@ -5,6 +5,7 @@ Over-optimisation shows against the distance from the start, √KL, rather than 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +26,10 @@ class _Drawing(Policy):
 
     def __init__(self, policy: Policy, start: Policy) -> None:
         self._policy, self._start, self.nats = policy, start, 0.0
+
+    def playing(self) -> AbstractContextManager[None]:
+        """See `Policy`."""
+        return self._policy.playing()
 
     @torch.no_grad()
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:

@@ -68,7 +68,7 @@ def evaluate(policy: Policy, domain: Domain, split: str, episodes: int, on_episo
     worlds = [domain.make(split) for _ in range(min(_TOGETHER, episodes))]
     seats: list[_Seat] = []
     for first in range(0, episodes, _TOGETHER):
-        with chance_apart(first):  # a policy that cannot but draw what it says draws the same each time, and the run goes on as it would have
+        with chance_apart(first), policy.playing():  # a policy that cannot but draw what it says draws the same each time, and the run goes on as it would have
             seats += _play(policy, oracle, worlds, split, range(first, min(first + _TOGETHER, episodes)), recorded)
         on_episodes(len(seats))
     values = np.array([seat.value for seat in seats])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -176,6 +177,10 @@ class Policy(ABC):
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:
         """One act for each observation, `[B]`."""
 
+    def playing(self) -> AbstractContextManager[None]:
+        """For as long as some episodes last, in which it does not learn."""
+        return nullcontext()
+
     def evaluate(self, observations: Observations, actions: Ints) -> ActionEvaluation:
         """Log-probability, entropy and value of given acts, with gradients."""
         raise TypeError(f"{type(self).__name__} does not learn")
@@ -267,6 +272,10 @@ class LanguageModel(ABC):
     def generate(self, prompts: Sequence[Ints], sampling: Sampling, n: int = 1, seed: int | None = None) -> Sequence[Sequence[Completion]]:
         """`n` completions of each prompt; each distinct prompt is read once."""
 
+    def unchanged(self) -> AbstractContextManager[None]:
+        """For as long as the model does not learn: what it has read of prompts may be kept for those that begin alike."""
+        return nullcontext()
+
     @abstractmethod
     def stream(self, prompt: Ints, sampling: Sampling, seed: int | None = None) -> Iterator[str]:
         """One completion as it comes, in pieces of text."""
@@ -313,6 +322,10 @@ class SpeakingPolicy(Policy):
     @abstractmethod
     def lesson(self, text: str, act: int) -> Tokens:
         """An observation answered by an act in words, to be learnt; words are chosen by torch's own chance."""
+
+    def playing(self) -> AbstractContextManager[None]:
+        """See `Policy`."""
+        return self.lm.unchanged()
 
     @torch.no_grad()
     def logprobs(self, utterances: Sequence[Utterance]) -> torch.Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from framework.errors import TrainingError
 from framework.interfaces import SpeakingPolicy, World
 from framework.rewarded import announce
-from framework.types import Observations, Utterance
+from framework.types import Bools, Observations, Utterance
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,13 @@ def play(policy: SpeakingPolicy, worlds: Sequence[World], seeds: Sequence[int]) 
     for world, episode, seed in zip(worlds, episodes, seeds, strict=True):
         text, info = world.reset(seed=seed)
         shown.append((world, episode, text, info["action_mask"]))
+    with policy.playing():
+        _to_the_end(policy, shown)
+    return episodes
+
+
+def _to_the_end(policy: SpeakingPolicy, shown: list[tuple[World, Played, str, Bools]]) -> None:
+    """Plays on, from what each world shows and which acts it allows."""
     while shown:
         observations = Observations([text for _, _, text, _ in shown], np.stack([mask for *_, mask in shown]), np.zeros((len(shown), 0), np.int64))
         replies, going = policy.say(observations), []
@@ -68,7 +75,6 @@ def play(policy: SpeakingPolicy, worlds: Sequence[World], seeds: Sequence[int]) 
             if not (episode.terminated or episode.truncated):
                 going.append((world, episode, text, info["action_mask"]))
         shown = going
-    return episodes
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
@@ -19,6 +20,7 @@ from framework.lm.adapters import Full, Lora
 from framework.lm.generate import generate, stream
 from framework.lm.layout import Pass, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
+from framework.lm.read_before import ReadBefore
 from framework.precision import Precision, chosen, computing
 from framework.types import Completion, Conversation, Ends, Ints, Likelihoods, Message, Reading, Sampling, Scores, Tokens
 
@@ -46,6 +48,7 @@ class CausalLM(LanguageModel):
         adapter: Lora | Full | None = None,
     ) -> None:
         self.path, self.dtype, self.pass_tokens, self.adapter = path, dtype, pass_tokens, adapter
+        self._before: ReadBefore | None = None
 
     def place(self, device: torch.device) -> None:
         """See `LanguageModel`.
@@ -180,7 +183,16 @@ class CausalLM(LanguageModel):
     def generate(self, prompts: Sequence[Ints], sampling: Sampling, n: int = 1, seed: int | None = None) -> Sequence[Sequence[Completion]]:
         """See `LanguageModel`."""
         with computing(self.device, self.dtype):  # as when it learns, so that what was likely then is as likely now
-            return generate(self.model, prompts, sampling, n, end_ids=self.end_ids, decode=self._text, generator=_generator(seed))
+            return generate(self.model, prompts, sampling, n, end_ids=self.end_ids, decode=self._text, generator=_generator(seed), before=self._before)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """See `LanguageModel`."""
+        self._before = ReadBefore()
+        try:
+            yield
+        finally:
+            self._before = None
 
     def stream(self, prompt: Ints, sampling: Sampling, seed: int | None = None) -> Iterator[str]:
         """See `LanguageModel`."""

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from framework.errors import ConfigError
 from framework.lm.decoding import decoding
-from framework.lm.group_cache import GroupCache
+from framework.lm.group_cache import GroupCache, Reading
+from framework.lm.read_before import ReadBefore
 from framework.lm.sampling import check, draw
 from framework.types import Completion, Ints, Sampling
 
@@ -87,6 +88,7 @@ def generate(
     decode: Callable[[Ints], str],
     generator: torch.Generator | None = None,
     allowed: Sequence[Sequence[Ints]] | None = None,
+    before: ReadBefore | None = None,
 ) -> list[list[Completion]]:
     """`n` completions of each prompt.
 
@@ -104,6 +106,8 @@ def generate(
         allowed: of each prompt the only completions there may be, as token ids, none the beginning of another (end each with the
             token that ends a turn). Each token is then drawn from those that lead on, and log-probabilities are of that choice:
             softmax(logits / temperature) over the tokens that lead on.
+        before: what the model, as it still is, has read before; prompts that begin alike are read only from there on, and remembered
+            in their turn, if they are no more than are read together.
 
     Raises:
         ConfigError: settings of `sampling` that cannot be used, a prompt too long, or a model that cannot be decoded here.
@@ -121,8 +125,9 @@ def generate(
         prompt = np.asarray(prompt, np.int64)
         groups.setdefault(prompt.tobytes(), (prompt, []))[1].extend(rows)
     with decoding(model, len(prompts) * n) as network:
-        for wave in _waves(sorted(groups.values(), key=lambda group: len(group[0])), sampling.max_tokens):
-            for _ in _steps(network, wave, ending):
+        waves = list(_waves(sorted(groups.values(), key=lambda group: len(group[0])), sampling.max_tokens))
+        for wave in waves:
+            for _ in _steps(network, wave, ending, before if len(waves) == 1 else None):
                 pass
     return [[ending.completion(row) for row in rows] for rows in completions]
 
@@ -150,14 +155,14 @@ def stream(
 
 
 @torch.no_grad()
-def _steps(network: Any, groups: Sequence[tuple[Ints, list[_Row]]], ending: _Ending) -> Iterator[None]:
+def _steps(network: Any, groups: Sequence[tuple[Ints, list[_Row]]], ending: _Ending, before: ReadBefore | None = None) -> Iterator[None]:
     """Writes completions to their rows, one token of each at a time; prompts are in order of length."""
     device, sampling = network.device, ending.sampling
     rows = [row for _, members in groups for row in members]
     lengths = torch.tensor([len(prompt) for prompt, _ in groups], device=device)
     owner = torch.arange(len(groups), device=device).repeat_interleave(torch.tensor([len(members) for _, members in groups], device=device))
     cache = GroupCache(lengths, owner, sampling.max_tokens)
-    logits = _read(network, cache, [prompt for prompt, _ in groups])[owner]
+    logits = _read(network, cache, [prompt for prompt, _ in groups], before)[owner]
     positions, uniforms = lengths[owner], torch.stack([row.uniforms for row in rows]).to(device)
     for step in range(sampling.max_tokens):
         tokens, logprobs = draw(_restrict(logits, rows), uniforms[:, step], sampling)
@@ -174,22 +179,37 @@ def _steps(network: Any, groups: Sequence[tuple[Ints, list[_Row]]], ending: _End
         logits = _logits(network, cache, tokens[:, None], (positions + step)[:, None])[:, 0]
 
 
-def _read(network: Any, cache: GroupCache, prompts: Sequence[Ints]) -> Tensor:
-    """Reads prompts, in order of length, into the cache; what may follow each, `[P, V]`."""
-    logits, first = [], 0
-    while first < len(prompts):
+def _read(network: Any, cache: GroupCache, prompts: Sequence[Ints], before: ReadBefore | None) -> Tensor:
+    """Reads prompts into the cache, but for what was read before; what may follow each, `[P, V]`."""
+    starts, device = _recall(cache, prompts, before), network.device
+    counts = np.array([len(prompt) for prompt in prompts]) - starts
+    order, first = counts.argsort(kind="stable"), 0
+    logits = []
+    while first < len(order):
         last = first + 1
-        while last < len(prompts) and (last + 1 - first) * len(prompts[last]) <= _PASS_TOKENS:
+        while last < len(order) and (last + 1 - first) * counts[order[last]] <= _PASS_TOKENS:
             last += 1
-        batch = [torch.from_numpy(prompt) for prompt in prompts[first:last]]
-        ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True).to(network.device)
-        ends = torch.tensor([len(prompt) - 1 for prompt in batch], device=network.device)
-        cache.reading = slice(first, last)
-        with network.get_output_embeddings().register_forward_pre_hook(_At(ends)):  # the head sees one token of each prompt
-            logits.append(_logits(network, cache, ids, torch.arange(ids.shape[1], device=ids.device)[None])[:, 0])
+        rows = order[first:last]
+        batch = [torch.from_numpy(prompts[row][starts[row] :]) for row in rows]
+        ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True).to(device)
+        cache.reading = reading = Reading(*(torch.as_tensor(part, device=device) for part in (rows, starts[rows], counts[rows])))
+        with network.get_output_embeddings().register_forward_pre_hook(_At(reading.counts - 1)):  # the head sees one token of each prompt
+            logits.append(_logits(network, cache, ids, reading.places)[:, 0])
         first = last
     cache.reading = None
-    return torch.cat(logits)
+    if before is not None:
+        before.keep(prompts, cache.prompts)
+    return torch.cat(logits)[torch.as_tensor(order.argsort(), device=device)]
+
+
+def _recall(cache: GroupCache, prompts: Sequence[Ints], before: ReadBefore | None) -> Ints:
+    """Puts into the cache what was read before of the beginnings of prompts; how many tokens of each, `[P]`."""
+    if before is None:
+        return np.zeros(len(prompts), np.int64)
+    sources, starts = before.beginnings(prompts)
+    if (rows := starts.nonzero()[0]).size:
+        cache.begin_with(before.layers, torch.as_tensor(sources[rows]), torch.as_tensor(rows), int(starts.max()))
+    return starts
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ longest prompt, N: tokens of a completion, D: width of a head.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -17,15 +19,43 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, Cache
 
 from framework.errors import ConfigError
+from framework.lm.read_before import Layers
 
 ATTENTION = "group_cache"
 """The name under which transformers knows `group_attention`. No mask goes by this name, so models build none."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A pass that reads prompts, n of them, or what is new of each.
+
+    Attributes:
+        rows: the prompts, `[n]`.
+        starts: tokens of each that are in the cache already, `[n]`.
+        counts: tokens of each that are read, `[n]`; the pass is as wide as the most, W.
+    """
+
+    rows: Tensor
+    starts: Tensor
+    counts: Tensor
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Where in its prompt each token stands, `[n, W]`; fillers where the last one does."""
+        return self.starts[:, None] + torch.arange(int(self.counts.max()), device=self.rows.device).minimum(self.counts[:, None] - 1)
+
+    @cached_property
+    def sight(self) -> Tensor | None:
+        """Which tokens of its prompt each token sees, `[n, 1, W, tokens]`; None where all begin at the beginning: those before it in the pass."""
+        if not self.starts.any():
+            return None
+        return (torch.arange(int((self.starts + self.counts).max()), device=self.rows.device) <= self.places[..., None])[:, None]
+
+
 class GroupCache(Cache):
     """Keys and values of prompts, kept once, and of the completions that go on from them.
 
-    First every prompt is read, `reading` saying which; then `reading` is None and a pass holds the newest token of each row, at
+    First every prompt is read, `reading` saying what; then `reading` is None and a pass holds the newest token of each row, at
     place `step` of its completion.
 
     Args:
@@ -36,7 +66,7 @@ class GroupCache(Cache):
 
     def __init__(self, lengths: Tensor, groups: Tensor, max_tokens: int) -> None:
         super().__init__(layers=[])
-        self.reading: slice | None = None
+        self.reading: Reading | None = None
         self.step = 0
         self.reach = int(lengths.max()) + max_tokens  # tokens of the longest sequence that may come about
         self._width, self._max_tokens, self._groups = int(lengths.max()), max_tokens, groups
@@ -50,15 +80,42 @@ class GroupCache(Cache):
         """Nothing that a model should count from: positions are always given."""
         return 0
 
+    @property
+    def prompts(self) -> Layers:
+        """Of each layer keys and values of the prompts."""
+        return self._prompts
+
+    def begin_with(self, layers: Layers, sources: Tensor, rows: Tensor, tokens: int) -> None:
+        """Takes over from another cache, as some prompts' first tokens, what was made of others that begin like them.
+
+        Args:
+            layers: of the other.
+            sources: which prompts of it.
+            rows: of which prompts here.
+            tokens: how many, at the most; those that are not alike are read anew and put in their places.
+        """
+        for layer, stores in layers.items():
+            for store, known in zip(self._store(layer, stores[0], stores[0].dtype), stores, strict=True):
+                store[rows, :, :tokens] = known[sources, :, :tokens]
+
+    def _store(self, layer: int, states: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """Keys and values of the prompts in a layer, made when they are first asked for."""
+        if layer not in self._prompts:
+            self._prompts[layer] = [states.new_zeros(self._n_groups, states.shape[1], self._width, states.shape[3], dtype=dtype) for _ in range(2)]
+        return self._prompts[layer]
+
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Keeps new keys and values; returns those of the prompts being read, or each row's own so far, `[rows, K, tokens, D]`."""
+        """Keeps new keys and values; returns those of the prompts being read so far, or each row's own, `[rows, K, tokens, D]`."""
         new, dtype = (key_states, value_states), _kept_as(key_states)
         if self.reading is not None:
-            if layer_idx not in self._prompts:
-                self._prompts[layer_idx] = [states.new_zeros(self._n_groups, states.shape[1], self._width, states.shape[3], dtype=dtype) for states in new]
-            for store, states in zip(self._prompts[layer_idx], new, strict=True):
-                store[self.reading, :, : states.shape[2]] = states
-            return new
+            stores = self._store(layer_idx, key_states, dtype)
+            row, column = (torch.arange(key_states.shape[2], device=key_states.device) < self.reading.counts[:, None]).nonzero(as_tuple=True)
+            for store, states in zip(stores, new, strict=True):
+                store[self.reading.rows[row], :, self.reading.places[row, column]] = states.transpose(1, 2)[row, column].to(dtype)
+            if self.reading.sight is None:
+                return new
+            keys, values = (store[self.reading.rows, :, : self.reading.sight.shape[-1]].to(key_states.dtype) for store in stores)
+            return keys, values
         if layer_idx not in self._own:
             self._own[layer_idx] = [states.new_empty(*states.shape[:2], self._max_tokens, states.shape[3], dtype=dtype) for states in new]
         for store, states in zip(self._own[layer_idx], new, strict=True):
@@ -160,7 +217,8 @@ def group_attention(
     special = [name for name in ("softcap", "s_aux") if kwargs.get(name) is not None]
     if special:
         raise ConfigError("lm.path", f"its layers attend with {special[0]}, which cannot be decoded here; take a model of the Llama or Qwen kind")
-    out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
+    sight = group_cache.reading.sight
+    out = F.scaled_dot_product_attention(query, key, value, sight, is_causal=sight is None, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
     return out.transpose(1, 2), None
 
 

@@ -28,6 +28,7 @@ import framework.lm.generate as engine
 from framework.errors import ConfigError, TrainingError
 from framework.lm.decoding import decoding
 from framework.lm.generate import generate, stream
+from framework.lm.read_before import ReadBefore
 from framework.lm.sampling import draw, truncate
 from framework.types import Completion, Ints, Sampling
 
@@ -62,9 +63,18 @@ def text(ids: Ints) -> str:
     return "".join(chr(32 + int(token)) for token in ids)
 
 
-def run(network: Any, prompts: Sequence[Ints] = PROMPTS, n: int = 1, seed: int = 0, allowed: Any = None, end: Sequence[int] = (), **how: Any) -> Any:
-    sampling = Sampling(**{"max_tokens": 12, **how})
-    return generate(network, prompts, sampling, n, end_ids=end, decode=text, generator=torch.Generator().manual_seed(seed), allowed=allowed)
+def run(
+    network: Any,
+    prompts: Sequence[Ints] = PROMPTS,
+    n: int = 1,
+    seed: int = 0,
+    allowed: Any = None,
+    end: Sequence[int] = (),
+    before: ReadBefore | None = None,
+    **how: Any,
+) -> Any:
+    sampling, generator = Sampling(**{"max_tokens": 12, **how}), torch.Generator().manual_seed(seed)
+    return generate(network, prompts, sampling, n, end_ids=end, decode=text, generator=generator, allowed=allowed, before=before)
 
 
 def ids(completions: Sequence[Sequence[Completion]]) -> list[list[list[int]]]:
@@ -335,3 +345,41 @@ def test_logits_that_are_not_numbers_are_never_drawn_from() -> None:
         network.get_output_embeddings().weight[3] = torch.nan
     with pytest.raises(TrainingError, match="not finite"):
         run(network)
+
+
+def grown(seed: int) -> list[list[Ints]]:
+    """Three turns of six prompts, each of which goes on from what it was, though one turns off and one is new; one ends."""
+    rng = np.random.default_rng(seed)
+    turns = [[rng.integers(2, V, size) for size in (9, 14, 6, 11, 9, 20)]]
+    for _ in range(2):
+        turns.append([np.concatenate([prompt[:-2], rng.integers(2, V, rng.integers(3, 8))]) for prompt in turns[-1]])
+    turns[1][2] = rng.integers(2, V, 13)
+    turns[2][0] = np.concatenate([turns[1][0][:-4], rng.integers(2, V, 3)])
+    return [turns[0], turns[1], turns[2][:-1]]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_what_was_read_before_is_not_read_again_and_says_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, before, read = model(kind), ReadBefore(), list[int]()
+    monkeypatch.setattr(engine, "_PASS_TOKENS", 40)  # several passes a turn
+    network.get_input_embeddings().register_forward_pre_hook(lambda module, given: read.append(given[0].numel()))
+    for turn, prompts in enumerate(grown(0)):
+        fresh = run(network, prompts, n=2)
+        once = sum(read)
+        read.clear()
+        found = run(network, prompts, n=2, before=before)
+        assert ids(found) == ids(fresh)
+        for row, whole in zip(found, fresh, strict=True):
+            for completion, other in zip(row, whole, strict=True):
+                assert completion.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert sum(read) <= once if turn == 0 else sum(read) < once - sum(map(len, prompts)) / 2
+        read.clear()
+
+
+def test_prompts_that_begin_otherwise_are_read_anew() -> None:
+    before = ReadBefore()
+    assert [part.tolist() for part in before.beginnings([np.array([5, 6])])] == [[0], [0]]
+    before.keep([np.array([5, 6, 7, 8]), np.array([5, 6, 7, 9, 3, 4]), np.array([2])], {})
+    prompts = [[5, 6, 7, 9, 3, 1, 1], [5, 6, 7, 8], [5, 6, 7, 8, 2], [5, 9, 9, 9], [2, 3], [2]]
+    rows, common = before.beginnings([np.array(prompt) for prompt in prompts])
+    assert rows[:3].tolist() == [1, 0, 0] and common.tolist() == [5, 3, 4, 0, 1, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -265,6 +266,20 @@ def test_what_every_episode_costs_teaches_nothing(taught: Path) -> None:
         learn(policy, world, algo)
     alike, dear = seen[0], seen[1]
     torch.testing.assert_close(dear, alike, rtol=0, atol=1e-4)
+
+
+def test_while_it_plays_what_was_read_is_kept(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, read = speaker(taught, TwoTurns), list[int]()
+    policy.lm.model.get_input_embeddings().register_forward_pre_hook(lambda module, given: read.append(given[0].numel()))  # type: ignore[attr-defined]
+    found = []
+    for kept in (True, False):
+        with monkeypatch.context() as patched:
+            if not kept:
+                patched.setattr(policy.lm, "unchanged", nullcontext)
+            read.clear()
+            torch.manual_seed(0)
+            found.append(([turn.said.text for episode in play(policy, [TwoTurns() for _ in range(8)], range(8)) for turn in episode.turns], sum(read)))
+    assert found[0][0] == found[1][0] and found[0][1] < found[1][1]
 
 
 def test_members_of_a_group_meet_the_same_and_gibberish_is_a_lost_turn(micro: Path) -> None:

@@ -51,6 +51,29 @@ def test_what_is_learnt_follows_the_tokens_that_generation_begins_from(micro: Pa
     assert tokens.ids[: len(prompt)].tolist() == prompt.tolist() and tokens.weights[len(prompt)] == 1
 
 
+@pytest.mark.parametrize("adapter", [Full(), Lora()], ids=["full", "lora"])
+def test_what_it_read_is_kept_for_as_long_as_it_does_not_change(adapter: Full | Lora, micro: Path) -> None:
+    lm, read = placed(micro, adapter), list[int]()
+    asked = [lm.prompt([Message("user", "one two three four five six" + more)]) for more in ("", "\nseven")]
+    lm.model.get_input_embeddings().register_forward_pre_hook(lambda module, given: read.append(given[0].shape[1]))
+
+    def say(prompt: np.ndarray) -> tuple[list[int], int]:
+        read.clear()
+        ((completion,),) = lm.generate([prompt], Sampling(3, temperature=0.0))
+        return completion.ids.tolist(), read[0]
+
+    for _ in range(2):
+        anew = [say(prompt) for prompt in asked]
+        assert [tokens for _, tokens in anew] == [len(prompt) for prompt in asked]
+        with lm.unchanged():
+            first, second = (say(prompt) for prompt in asked)
+        assert (first, second[0]) == (anew[0], anew[1][0]) and second[1] < len(asked[1]) / 2
+        with torch.no_grad():
+            for parameter in lm.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    assert say(asked[1])[1] == len(asked[1])
+
+
 def test_models_without_a_template_talk_plainly_and_keep_it(tmp_path: Path) -> None:
     lm = placed(write_micro(tmp_path / "base", template=None))
     assert text(lm, lm.encode(TALK).ids) == "Be brief.\nTwo?\n2<|end|>Ten?\n10 é<|end|>"
