@@ -118,11 +118,19 @@ def draw(study: Study, path: Path) -> None:
         teacher, pairs = teachers[place[0]], sizes[place[1]]
         _panel(axes, [row for row in study.rows if (row.teacher, row.pairs) == (teacher, pairs)], study)
         axes.set_title(f"{teacher}, {pairs:,} pairs", fontsize=9)
+    panels[0, 0].set_ylim(*_reach(study))
     figure.supxlabel("square root of KL, nats", fontsize=9)
     figure.supylabel("gain, spreads (solid: gold, dashed: proxy)", fontsize=9)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _reach(study: Study) -> tuple[float, float]:
+    """Of what was fitted, and of gold: a scorer that nobody fitted may fall out of the picture, lest it be all that is seen."""
+    drawn = [value for row in study.rows for e in (*row.climb.gold, *row.climb.proxy) for value in (e.low, e.high)]
+    low, high = min(0.0, *drawn), max(*drawn, *study.controls["gold"]["gold"])
+    return low - 0.1 * (high - low), high + 0.05 * (high - low)
 
 
 def _panel(axes: Axes, rows: Sequence[Row], study: Study) -> None:
