@@ -23,9 +23,9 @@ _PAID = {"gold": "#1b7837", "reward": "#b2182b"}
 
 
 def went(row: Row) -> bool:
-    """Whether all runs of a row tell how far they went, at the same steps."""
+    """Whether all runs of a row tell how far they went, at as many looks; where batches are whole episodes, looks come at steps of each run's own."""
     paths = [(run.climbed or {}).get("path", ()) for run in row.runs]
-    return bool(paths) and len(paths[0]) > 1 and len({tuple(steps for steps, _ in path) for path in paths}) == 1
+    return bool(paths) and len(paths[0]) > 1 and len(set(map(len, paths))) == 1
 
 
 def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
@@ -42,9 +42,9 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
 def _looks(rows: Sequence[Row]) -> list[list[str]]:
     lines = []
     for row in rows:
-        steps = [look[0] for look in _path(row.runs[0])]
+        steps = np.mean([[look[0] for look in _path(run)] for run in row.runs], axis=0)
         columns = [[bootstrap(seeds) for seeds in _columns(row, name).T] for name in ("kl", *_PAID)]
-        lines += [[row.name, seeds_of(row), f"{step:,}", *map(shown, cells)] for step, *cells in zip(steps, *columns, strict=False)]
+        lines += [[row.name, seeds_of(row), f"{step:,.0f}", *map(shown, cells)] for step, *cells in zip(steps, *columns, strict=False)]
     return lines
 
 

@@ -217,14 +217,14 @@ def test_how_far_policies_went_is_told_by_look_and_drawn(tmp_path: Path) -> None
     """Gold that gains d (2 - log d) at distances of each seed's own is found to do so."""
     for seed, far in enumerate((1.0, 1.2)):
         path = []
-        for steps, d in [(0, 0.0), (10, 0.5 * far), (20, far), (30, 2 * far), (40, 4 * far)]:
+        for steps, d in [(0, 0.0), (10, 0.5 * far), (20 + 2 * seed, far), (30, 2 * far), (40, 4 * far)]:
             gained = d * (2 - math.log(d)) if d else 0.0
             path.append([steps, {"kl": d**2, "gold": around(5 + gained), "reward": around(d)}])
         write(tmp_path / str(seed), summary(seed=seed, reward="ensemble", climbed=climbed(None) | {"path": path}))
     write(tmp_path / "older", summary(seed=7, reward="proxy", climbed=climbed(None)))
     found = policies(tmp_path)
     looks, form = departures.sheets(found)
-    assert [line[2] for line in looks.lines] == ["0", "10", "20", "30", "40"] and looks.lines[0][3:] == ["0.000"] * 3
+    assert [line[2] for line in looks.lines] == ["0", "10", "21", "30", "40"] and looks.lines[0][3:] == ["0.000"] * 3
     assert looks.lines[2][3].startswith("1.220 [") and looks.lines[2][4].startswith("2.091 [")
     assert [line[1:] for line in form.lines] == [["2 seeds", "2.000 [2.000, 2.000]", "1.000 [1.000, 1.000]", "1.00"]] and "ensemble" in form.lines[0][0]
     departures.draw(found, tmp_path / "climbed.png")
