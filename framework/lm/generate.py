@@ -162,7 +162,7 @@ def _steps(network: Any, groups: Sequence[tuple[Ints, list[_Row]]], ending: _End
     lengths = torch.tensor([len(prompt) for prompt, _ in groups], device=device)
     owner = torch.arange(len(groups), device=device).repeat_interleave(torch.tensor([len(members) for _, members in groups], device=device))
     cache = GroupCache(lengths, owner, sampling.max_tokens)
-    logits = _read(network, cache, [prompt for prompt, _ in groups], before)[owner]
+    logits = _read(network, cache, [prompt for prompt, _ in groups], before or ReadBefore())[owner]
     positions, uniforms = lengths[owner], torch.stack([row.uniforms for row in rows]).to(device)
     for step in range(sampling.max_tokens):
         tokens, logprobs = draw(_restrict(logits, rows), uniforms[:, step], sampling)
@@ -179,9 +179,11 @@ def _steps(network: Any, groups: Sequence[tuple[Ints, list[_Row]]], ending: _End
         logits = _logits(network, cache, tokens[:, None], (positions + step)[:, None])[:, 0]
 
 
-def _read(network: Any, cache: GroupCache, prompts: Sequence[Ints], before: ReadBefore | None) -> Tensor:
+def _read(network: Any, cache: GroupCache, prompts: Sequence[Ints], before: ReadBefore) -> Tensor:
     """Reads prompts into the cache, but for what was read before; what may follow each, `[P, V]`."""
-    starts, device = _recall(cache, prompts, before), network.device
+    device, (sources, starts) = network.device, before.beginnings(prompts)
+    if (begun := starts.nonzero()[0]).size:
+        cache.begin_with(before.layers, torch.as_tensor(sources[begun], device=device), torch.as_tensor(begun, device=device), int(starts.max()))
     counts = np.array([len(prompt) for prompt in prompts]) - starts
     order, first = counts.argsort(kind="stable"), 0
     logits = []
@@ -197,19 +199,8 @@ def _read(network: Any, cache: GroupCache, prompts: Sequence[Ints], before: Read
             logits.append(_logits(network, cache, ids, reading.places)[:, 0])
         first = last
     cache.reading = None
-    if before is not None:
-        before.keep(prompts, cache.prompts)
+    before.keep(prompts, cache.prompts)
     return torch.cat(logits)[torch.as_tensor(order.argsort(), device=device)]
-
-
-def _recall(cache: GroupCache, prompts: Sequence[Ints], before: ReadBefore | None) -> Ints:
-    """Puts into the cache what was read before of the beginnings of prompts; how many tokens of each, `[P]`."""
-    if before is None:
-        return np.zeros(len(prompts), np.int64)
-    sources, starts = before.beginnings(prompts)
-    if (rows := starts.nonzero()[0]).size:
-        cache.begin_with(before.layers, torch.as_tensor(sources[rows]), torch.as_tensor(rows), int(starts.max()))
-    return starts
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,12 @@ class Reading:
         return self.starts[:, None] + torch.arange(int(self.counts.max()), device=self.rows.device).minimum(self.counts[:, None] - 1)
 
     @cached_property
+    def tokens(self) -> tuple[Tensor, Tensor]:
+        """Row and column of every token that is read, fillers left out."""
+        row, column = (torch.arange(int(self.counts.max()), device=self.rows.device) < self.counts[:, None]).nonzero(as_tuple=True)
+        return row, column
+
+    @cached_property
     def sight(self) -> Tensor | None:
         """Which tokens of its prompt each token sees, `[n, 1, W, tokens]`; None where all begin at the beginning: those before it in the pass."""
         if not self.starts.any():
@@ -109,7 +115,7 @@ class GroupCache(Cache):
         new, dtype = (key_states, value_states), _kept_as(key_states)
         if self.reading is not None:
             stores = self._store(layer_idx, key_states, dtype)
-            row, column = (torch.arange(key_states.shape[2], device=key_states.device) < self.reading.counts[:, None]).nonzero(as_tuple=True)
+            row, column = self.reading.tokens
             for store, states in zip(stores, new, strict=True):
                 store[self.reading.rows[row], :, self.reading.places[row, column]] = states.transpose(1, 2)[row, column].to(dtype)
             if self.reading.sight is None:

@@ -224,7 +224,7 @@ def _groups(runs: Sequence[Finished]) -> dict[tuple[str, str], list[Finished]]:
         usual = _usual(members, varied)
         told = [key for key in varied if key not in usual]
         for run in members:
-            apart = [key for key in varied if key in told or (key in run.settings and repr(run.settings[key]) != usual[key])]
+            apart = [key for key in varied if key in told or repr(run.settings[key]) != usual[key]]
             group = groups[_name(run, apart), _name(run, told)]
             if run.seed in group:  # evaluated again, or trained again: the same seed twice is not two seeds
                 _warn(f"{group[run.seed].directory} is left out: {run.directory} is newer, with the same settings and seed")
@@ -233,13 +233,17 @@ def _groups(runs: Sequence[Finished]) -> dict[tuple[str, str], list[Finished]]:
 
 
 def _usual(runs: Sequence[Finished], varied: Sequence[str]) -> dict[str, str]:
-    """Values that most settings tried have in common, so that they need not be told of each: of three and more, as where one thing is changed at a time."""
+    """Values that most settings tried have in common, so that they need not be told of each: of three and more, as where one thing is changed at a time.
+
+    None of a setting that some runs do not know, lest they be taken for runs that have its usual value.
+    """
     tried = {_combination(run, varied) for run in runs}
     usual = {}
     for place, key in enumerate(varied):
-        value, count = Counter(values[place] for values in tried).most_common(1)[0]
-        if value is not None and count > 1 and 2 * count > len(tried):
-            usual[key] = value
+        values = [combination[place] for combination in tried]
+        value, count = Counter(values).most_common(1)[0]
+        if None not in values and count > 1 and 2 * count > len(tried):
+            usual[key] = str(value)
     return usual
 
 

@@ -262,6 +262,18 @@ def test_where_one_thing_is_changed_at_a_time_only_that_is_told_and_what_it_is_w
     assert sheet.lines == [["algo.gamma=0.9", "2", gamma, gamma], ["algo.details.whiten=False", "2", whiten, whiten]]
 
 
+def test_runs_that_do_not_know_a_setting_are_not_taken_for_those_that_have_its_usual_value(tmp_path: Path) -> None:
+    for name, algo in {
+        "old": {},
+        "plain": {"gamma": 1.0},
+        "fast": {"gamma": 1.0, "rate": 2},
+        "faster": {"gamma": 1.0, "rate": 3},
+        "other": {"gamma": 0.9},
+    }.items():
+        write(tmp_path / name, summary(seed=0), {"seed": 0, "algo": {"rate": 1} | algo})
+    assert len({row.name for row in policies(tmp_path)}) == 5
+
+
 def test_a_seed_counts_once(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [len(row.runs) for row in policies(runs, runs / "minilm")] == [3, 3]
     assert capsys.readouterr().err == ""  # the same file twice is no news
