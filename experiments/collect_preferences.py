@@ -88,8 +88,8 @@ class CollectPreferences(Experiment):
     """Leaves `preferences/` in the run's folder: a file for each split, whole or not at all; `data=preferences data.path=...` reads it.
 
     Both episodes of a pair begin with the same seed: the same client, met by two players. A row is `{"prompt", "chosen", "rejected",
-    "label", "probability", "margin"}` as `framework.types.Preference` has them; besides, the gold of both sides, who played them, and the
-    seed of the episode.
+    "label", "probability", "margin"}` as `framework.types.Preference` has them; besides, the gold of both sides, who played them, the
+    seed of the episode, and whether acts are put in words.
 
     The test file also has pairs that nobody is asked about, of who plays best and who exploits the domain's proxy, where these do otherwise: a reward
     that knows no better falls for them. Its column `subset` tells them, `hack`, from the others, which have their layout there.
@@ -245,6 +245,7 @@ class CollectPreferences(Experiment):
             "rejected_by": str(rejected.played.role.behaviour),
             "episode": chosen.played.role.seed,
             "subset": subset,
+            "acts": "words" if self.words else "names",
         }
 
     def _shown(self, chosen: Side, rejected: Side) -> dict[str, Any]:

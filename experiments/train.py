@@ -16,7 +16,7 @@ from framework.departure import departure
 from framework.errors import CheckpointError, ConfigError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
-from framework.interfaces import Algorithm, Learning, Policy, RewardModel, Tuning, World
+from framework.interfaces import Algorithm, LearnedReward, Learning, Policy, RewardModel, SpeakingPolicy, Tuning, World
 from framework.ledger import RECENT, beside_gold, entry, exploited, warned
 from framework.plots import learning_curve
 from framework.progress import progress
@@ -128,6 +128,10 @@ class Train(Experiment):
             return None
         reward = Guard(run.reward, self.most_abstained)
         reward.prepare(list(observations(run.domain.make("train"), self.explore_episodes)))
+        if isinstance(run.reward, LearnedReward) and run.reward.words and not isinstance(run.policy, SpeakingPolicy):
+            print(
+                "warning: the reward was fitted to acts in words, and this policy names its acts: what it will be asked, it has not been fitted to", flush=True
+            )
         return reward
 
     def _snapshot(self, run: Run) -> Policy:

@@ -5,6 +5,7 @@ Over-optimisation shows against the distance from the start, √KL, rather than 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +17,7 @@ from framework.evaluation import evaluate
 from framework.interfaces import Domain, Policy, RewardModel, SpeakingPolicy
 from framework.losses import k3
 from framework.statistics import bootstrap
-from framework.types import Ints, Observations
+from framework.types import Ints, Observations, Reply
 
 _SPLIT = "validation"
 
@@ -33,17 +34,23 @@ class _Drawing(Policy):
 
     @torch.no_grad()
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:
+        """See `Policy`."""
+        return np.array([reply.act for reply in self.reply(observations)])
+
+    @torch.no_grad()
+    def reply(self, observations: Observations, deterministic: bool = False) -> Sequence[Reply]:
         """See `Policy`; always drawn."""
         if isinstance(self._policy, SpeakingPolicy) and isinstance(self._start, SpeakingPolicy):
             said = self._policy.say(observations)
-            acts = np.array([each.act for each in said])
+            replies = [Reply(each.act, each.text) for each in said]
             # Read anew, though they were kept when drawn: both policies then round alike, and one that has not moved has gone nowhere.
             now, before = (policy.logprobs(said).double() for policy in (self._policy, self._start))
         else:
             acts = self._policy.act(observations)
+            replies = [Reply(int(act)) for act in acts]
             now, before = (policy.evaluate(observations, acts).logprobs.double() for policy in (self._policy, self._start))
         self.nats += float(k3(now, before).sum())
-        return acts
+        return replies
 
 
 def departure(policy: Policy, start: Policy, domain: Domain, reward: RewardModel, episodes: int) -> dict[str, Any]:
@@ -51,9 +58,10 @@ def departure(policy: Policy, start: Policy, domain: Domain, reward: RewardModel
 
     Returns:
         `kl`: KL(π ‖ π_start) in nats an episode, summed over its turns (in words, over the tokens that are said), estimated without bias from what was
-        drawn; `gold` and `reward`: the return of each, estimates. Turns from which the reward abstains are worth nothing.
+        drawn; `gold` and `reward`: the return of each, estimates. A turn from which the reward abstains is worth what the episode's others are on average.
     """
     drawing = _Drawing(policy, start)
     found = evaluate(drawing, domain, _SPLIT, episodes, stories=episodes)
-    paid = [float(np.nansum(reward.score(episode.steps))) for episode in found.stories]
+    scores = [reward.score(episode.steps) for episode in found.stories]
+    paid = [float(len(found) * np.nanmean(found)) if np.isfinite(found).any() else 0.0 for found in scores]
     return {"kl": drawing.nats / len(found.stories), "gold": asdict(found.returns), "reward": asdict(bootstrap(paid))}

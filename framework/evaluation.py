@@ -20,7 +20,7 @@ from framework.given_away import cut_short
 from framework.interfaces import Domain, Oracle, Policy, World
 from framework.seeding import chance_apart, episode_seed
 from framework.statistics import bootstrap
-from framework.types import Episode, Estimate, Floats, Ints, Observations, Step
+from framework.types import Episode, Estimate, Floats, Ints, Observations, Reply, Step
 
 _TOGETHER = 256  # episodes played side by side
 
@@ -87,26 +87,27 @@ def _play(policy: Policy, oracle: Oracle, worlds: Sequence[World], split: str, n
         seats.append(_Seat(number, world, text, info["action_mask"], start))
     while playing := [seat for seat in seats if not seat.ended]:
         states = _states([seat.world for seat in playing])
-        actions = policy.act(Observations([seat.text for seat in playing], np.stack([seat.mask for seat in playing]), states), deterministic=True)
+        replies = policy.reply(Observations([seat.text for seat in playing], np.stack([seat.mask for seat in playing]), states), deterministic=True)
         values = np.empty(0) if as_it_happens else oracle.action_values(states)
-        for row, (seat, action) in enumerate(zip(playing, actions, strict=True)):
-            allowed = action >= 0 and seat.mask[action]
-            truncated = _step(seat, int(action))
+        for row, (seat, reply) in enumerate(zip(playing, replies, strict=True)):
+            allowed = reply.act >= 0 and seat.mask[reply.act]
+            truncated = _step(seat, reply, states[row])
             if as_it_happens:
                 seat.value += sum(seat.steps[-1].reward_terms.values())
             elif allowed:  # a forbidden act, or none, changes nothing, so it gives nothing away
-                seat.value += float(values[row, action] - values[row].max())
+                seat.value += float(values[row, reply.act] - values[row].max())
             if truncated and not as_it_happens:  # what was still to be had is lost, and a world may charge for that
                 seat.value += cut_short(oracle, seat.world.information_state(), seat.steps[-1].reward_terms)
     return seats
 
 
-def _step(seat: _Seat, action: int) -> bool:
-    """Takes an act (-1: none was understood) and writes it down; returns whether the clock ended the episode."""
-    shown, act = seat.text, seat.world.acts[action] if action >= 0 else "(nothing understood)"
-    seat.text, _, terminated, truncated, info = seat.world.step(action) if action >= 0 else seat.world.idle()
+def _step(seat: _Seat, reply: Reply, state: Ints) -> bool:
+    """Does what was replied in an information state and writes it down; returns whether the clock ended the episode."""
+    shown, act = seat.text, seat.world.acts[reply.act] if reply.act >= 0 else ""
+    seat.text, _, terminated, truncated, info = seat.world.step(reply.act) if reply.act >= 0 else seat.world.idle()
     seat.mask, seat.ended = info["action_mask"], terminated or truncated
-    seat.steps.append(Step(shown, act, info["reward_terms"], info["costs"], info["proxy"]))
+    left = seat.world.information_state() if truncated else None
+    seat.steps.append(Step(shown, act, info["reward_terms"], info["costs"], info["proxy"], tuple(state.tolist()), left, reply.said))
     for name, cost in info["costs"].items():
         seat.costs[name] = seat.costs.get(name, 0.0) + cost
     return truncated

@@ -24,6 +24,8 @@ from framework.losses import bradley_terry
 from framework.types import Floats, Ints, Preference, Step
 
 RECORD = "reward.json"
+ACTS = "acts"
+"""In the record, and as a column of pairs: `names`, or `words` in which acts are put; people's pairs do not say, and are in words."""
 Backward = Callable[[Ints], float]
 """Sends the gradient of some pairs' mean loss backward, and returns that loss."""
 
@@ -113,17 +115,26 @@ class FittedReward(LearnedReward):
         if self.path is not None:
             self.load(open_checkpoint(Path(self.path).expanduser())[0], self.home)
 
-    def expect(self, turns: Sequence[Turn]) -> None:
+    def expect(self, turns: Sequence[Step]) -> None:
         """See `RewardModel`."""
-        self._read(turns)
+        self._read(self.turns(turns))
 
     def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
         """See `RewardModel`: `signs`."""
-        return dict(zip(self.signs, self._read([(turn.observation, turn.act) for turn in turns]).T[self.members :], strict=True))
+        return dict(zip(self.signs, self._read(self.turns(turns)).T[self.members :], strict=True))
 
     def score(self, turns: Sequence[Step]) -> Floats:
         """See `RewardModel`; a turn met before costs a look-up."""
-        return self.aggregate(self.member_scores([(turn.observation, turn.act) for turn in turns]))
+        return self.aggregate(self.member_scores(self.turns(turns)))
+
+    @property
+    def acts(self) -> str:
+        """How they stand in the pairs that it was fitted to."""
+        return "words" if self.words else "names"
+
+    def turns(self, steps: Sequence[Step]) -> list[Turn]:
+        """What it reads of steps."""
+        return [(step.observation, step.reply if self.words else step.act) for step in steps]
 
     def member_scores(self, turns: Sequence[Turn]) -> Floats:
         """What each member gives, `[T, M]`.
@@ -155,6 +166,7 @@ class FittedReward(LearnedReward):
         """
         if not preferences:
             raise DataError("preferences: there are none to fit a reward to; give more rows")
+        self.words = any(pair.chosen.fields.get(ACTS) != "names" for pair in preferences)
         with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
             torch.manual_seed(run.seed)
             learning, backward = self.begin(preferences, run)

@@ -39,6 +39,7 @@ from framework.types import (
     Preference,
     Reading,
     Reference,
+    Reply,
     Sampling,
     Scores,
     Step,
@@ -176,6 +177,10 @@ class Policy(ABC):
     @abstractmethod
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:
         """One act for each observation, `[B]`."""
+
+    def reply(self, observations: Observations, deterministic: bool = False) -> Sequence[Reply]:
+        """The acts, and the words of a policy that speaks, `[B]`."""
+        return [Reply(int(act)) for act in self.act(observations, deterministic)]
 
     def playing(self) -> AbstractContextManager[None]:
         """For as long as some episodes last, in which it does not learn."""
@@ -393,8 +398,11 @@ class RewardModel(ABC):
             UserError: nothing should be learnt from this reward.
         """
 
-    def expect(self, turns: Sequence[tuple[str, str]]) -> None:
-        """Told of observations and acts that will be scored next, in worlds that move together: many may be read sooner than one after another."""
+    def expect(self, turns: Sequence[Step]) -> None:
+        """Told of turns that will be scored next, in worlds that move together: many may be read sooner than one after another.
+
+        Nothing but what was shown, done and said is known of them yet.
+        """
 
     @abstractmethod
     def score(self, turns: Sequence[Step]) -> Floats:
@@ -411,6 +419,8 @@ class RewardModel(ABC):
 
 class LearnedReward(RewardModel):
     """A reward that is fitted to preferences, and is kept in a directory; a score of a whole course of turns is the sum of its turns' scores."""
+
+    words: bool = False  # whether it was fitted to what was said in words, and is to be asked about that; otherwise to names of acts
 
     @abstractmethod
     def fit(self, preferences: Sequence[Preference], run: Learning) -> None:

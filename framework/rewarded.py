@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from framework.interfaces import RewardModel, World
 from framework.ledger import KEPT, Account
-from framework.types import Bools, Grounds, Step
+from framework.types import Bools, Grounds, Reply, Step
 
 
-def announce(worlds: Sequence[World], acts: Sequence[int]) -> None:
-    """Tells the reward of worlds that are about to be stepped, if it is not their own, what it will be asked; a negative number is no act."""
-    rewarded = [(world, act) for world, act in zip(worlds, acts, strict=True) if isinstance(world, RewardedWorld)]
+def announce(worlds: Sequence[World], replies: Sequence[Reply]) -> None:
+    """Tells worlds that are about to be stepped, and their reward, if it is not their own, what is done and said there."""
+    rewarded = [(world, reply) for world, reply in zip(worlds, replies, strict=True) if isinstance(world, RewardedWorld)]
     if rewarded:
-        rewarded[0][0].reward.expect([(str(world.render()), world.acts[act] if act >= 0 else "") for world, act in rewarded])
+        rewarded[0][0].reward.expect([world.hear(reply) for world, reply in rewarded])
 
 
 class RewardedWorld(World):
     """The same world under another reward.
 
-    A step from which the reward model abstains pays nothing.
+    A step from which the reward model abstains pays what steps of this world have paid on average, so that it is worth neither reaching for nor shunning.
 
     Args:
         world: what is played.
-        reward: what pays; asked at every step, with the observation that was shown and the name of the act.
+        reward: what pays; asked at every step, with the observation that was shown, the name of the act, and in which words it was said if that was announced.
         episodes: accounts of the last that ended; worlds that learn together share them.
     """
 
@@ -37,6 +37,7 @@ class RewardedWorld(World):
         self.acts, self.max_steps = world.acts, world.max_steps
         self.action_space, self.observation_space = world.action_space, world.observation_space
         self.metadata, self.render_mode = world.metadata, world.render_mode
+        self._scores, self._scored = 0.0, 0  # the sum of all that the reward has given here, and to how many steps
         self._begin()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -46,11 +47,16 @@ class RewardedWorld(World):
 
     def step(self, action: int) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """See `gymnasium.Env`."""
-        return self._paid(str(self.render()), self.acts[int(action)], self.information_state(), self.world.step(action))
+        return self._paid(self._asked(int(action)), self.world.step(action))
 
     def idle(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """See `World`."""
-        return self._paid(str(self.render()), "", self.information_state(), self.world.idle())
+        return self._paid(self._asked(-1), self.world.idle())
+
+    def hear(self, reply: Reply) -> Step:
+        """What is about to be done and said; how it will look to the reward, as far as that is known."""
+        self._said = reply.said
+        return Step(str(self.render()), self._name(reply.act), {}, {}, said=reply.said)
 
     def render(self) -> Any:
         """See `gymnasium.Env`."""
@@ -70,24 +76,37 @@ class RewardedWorld(World):
 
     def get_state(self) -> dict[str, Any]:
         """See `World`."""
-        return {"world": self.world.get_state(), "gold": self.gold, "paid": self.paid, "turns": [asdict(turn) for turn in self.turns]}
+        known = {"gold": self.gold, "paid": self.paid, "scores": self._scores, "scored": self._scored}
+        return {"world": self.world.get_state(), **known, "turns": [asdict(turn) for turn in self.turns]}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """See `World`."""
         self.world.set_state(state["world"])
         self.gold, self.paid = float(state["gold"]), float(state["paid"])
+        self._scores, self._scored = float(state["scores"]), int(state["scored"])
         self.turns = [Step(**{**turn, "state": tuple(turn["state"]), "left": turn["left"] and tuple(turn["left"])}) for turn in state["turns"]]
 
     def _begin(self) -> None:
         self.gold = self.paid = 0.0
         self.turns = []
+        self._said = ""
 
-    def _paid(self, shown: str, act: str, state: tuple[int, ...], moved: tuple[Any, ...]) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    def _name(self, action: int) -> str:
+        return self.acts[action] if action >= 0 else ""
+
+    def _asked(self, action: int) -> Step:
+        """A step before it is taken."""
+        return Step(str(self.render()), self._name(action), {}, {}, state=self.information_state(), said=self._said)
+
+    def _paid(self, asked: Step, moved: tuple[Any, ...]) -> tuple[str, float, bool, bool, dict[str, Any]]:
         text, gold, terminated, truncated, info = moved
-        left = self.information_state() if truncated else None
-        self.turns.append(Step(shown, act, info["reward_terms"], info["costs"], info["proxy"], state, left))
-        score = float(self.reward.score(self.turns[-1:])[0])
-        reward = 0.0 if np.isnan(score) else score
+        left, self._said = self.information_state() if truncated else None, ""
+        self.turns.append(replace(asked, reward_terms=info["reward_terms"], costs=info["costs"], proxy=info["proxy"], left=left))
+        reward = float(self.reward.score(self.turns[-1:])[0])
+        if np.isnan(reward):
+            reward = self._scores / max(1, self._scored)
+        else:
+            self._scores, self._scored = self._scores + reward, self._scored + 1
         self.gold, self.paid = self.gold + float(gold), self.paid + reward
         if terminated or truncated:
             doubts = {sign: float(np.mean(found)) for sign, found in self.reward.doubts(self.turns).items()}

@@ -144,7 +144,15 @@ def stories_table(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[li
 
 def _story(split: str, episode: Episode) -> list[list[str | float]]:
     return [
-        [split, episode.seed, step.observation, step.act, sum(step.reward_terms.values()), ", ".join(n for n, c in step.costs.items() if c), episode.value]
+        [
+            split,
+            episode.seed,
+            step.observation,
+            step.said or step.act,
+            sum(step.reward_terms.values()),
+            ", ".join(n for n, c in step.costs.items() if c),
+            episode.value,
+        ]
         for step in episode.steps
     ]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from framework.config import Count, NonNegative, differences, flat
 from framework.courses import Turn, turns_of
 from framework.errors import CheckpointError
-from framework.fitted_reward import RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
+from framework.fitted_reward import ACTS, RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
 from framework.interfaces import Learning
 from framework.lm.encoder import LineEncoder
 from framework.turn_network import Imitation, Shape, TurnNetwork
@@ -112,7 +112,7 @@ class TurnReward(FittedReward):
         self._remember()
         state = {key: value.detach().cpu().contiguous() for key, value in self._fitted().state_dict().items()}
         save_file(state, directory / _WEIGHTS)
-        (directory / RECORD).write_text(json.dumps(self._record(), indent=1), encoding="utf-8")
+        (directory / RECORD).write_text(json.dumps({**self._record(), ACTS: self.acts}, indent=1), encoding="utf-8")
 
     def load(self, directory: Path, device: torch.device) -> None:
         """Restores what `save` wrote.
@@ -125,6 +125,7 @@ class TurnReward(FittedReward):
             found = load_file(directory / _WEIGHTS, device=str(device))
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{directory}: holds no fitted reward ({error}); give the directory of a run of experiment=fit_reward") from error
+        words = record.pop(ACTS, "names") == "words"
         if told := differences(flat(self._record()), flat(record)):
             remedy = "Choose the reward as it was fitted; a reader of its own is given by +lm@reward.reader=NAME"
             raise CheckpointError(f"{directory}: a reward of another configuration: {told}. {remedy}")
@@ -136,6 +137,7 @@ class TurnReward(FittedReward):
             raise CheckpointError(f"{directory}: its weights do not fit ({str(error).splitlines()[-1].strip()})") from error
         if lacking := [key for key in (*lacking, *strange) if key in network.state_dict() or key in found]:
             raise CheckpointError(f"{directory}: its weights do not fit: {', '.join(lacking[:4])}")
+        self.words = words
         self._known.clear()
         self._fitted_to = []  # numbers of the former network's lines
 

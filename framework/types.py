@@ -78,12 +78,13 @@ class Step:
 
     Attributes:
         observation: what was shown.
-        act: by its name; where nothing was understood a reward is shown an empty one, and a reader of the story words.
+        act: by its name; empty where nothing was understood.
         reward_terms: what the world paid, term by term.
         costs: what it counted beside that.
         proxy: what its exploitable stand-in for the reward paid.
         state: the information state before the act, as the oracle indexes it.
         left: that in which the clock ended the episode; None if it did not.
+        said: the words in which the act was put, where it was put in words.
     """
 
     observation: str
@@ -93,6 +94,12 @@ class Step:
     proxy: float = 0.0
     state: tuple[int, ...] = ()
     left: tuple[int, ...] | None = None
+    said: str = ""
+
+    @property
+    def reply(self) -> str:
+        """What was said, or the name of the act of who only names acts."""
+        return self.said or self.act
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +210,14 @@ class Completion:
     logprobs: Floats  # [T] at the sampling temperature, before top-k and top-p
     text: str
     finish_reason: str  # stop or length
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a policy does."""
+
+    act: int  # -1: nothing that is allowed was understood
+    said: str = ""  # in which words, by who speaks
 
 
 @dataclass(frozen=True, slots=True)

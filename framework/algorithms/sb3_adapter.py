@@ -19,6 +19,7 @@ from framework.algorithms.networks import NetworkPolicy
 from framework.errors import TrainingError
 from framework.interfaces import World
 from framework.rewarded import announce
+from framework.types import Reply
 
 
 class EncodedWorld(gymnasium.Wrapper):  # type: ignore[type-arg]
@@ -57,7 +58,7 @@ class Worlds(DummyVecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """See `VecEnv`."""
-        announce([cast(World, env.unwrapped) for env in self.envs], actions.tolist())
+        announce([cast(World, env.unwrapped) for env in self.envs], [Reply(act) for act in actions.tolist()])
         super().step_async(actions)
 
 

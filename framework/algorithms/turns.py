@@ -20,7 +20,7 @@ from torch import Tensor
 from framework.errors import TrainingError
 from framework.interfaces import SpeakingPolicy, World
 from framework.rewarded import announce
-from framework.types import Bools, Observations, Utterance
+from framework.types import Bools, Observations, Reply, Utterance
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def _to_the_end(policy: SpeakingPolicy, shown: list[tuple[World, Played, str, Bo
     while shown:
         observations = Observations([text for _, _, text, _ in shown], np.stack([mask for *_, mask in shown]), np.zeros((len(shown), 0), np.int64))
         replies, going = policy.say(observations), []
-        announce([world for world, *_ in shown], [said.act for said in replies])
+        announce([world for world, *_ in shown], [Reply(said.act, said.text) for said in replies])
         for (world, episode, _, _), said in zip(shown, replies, strict=True):
             text, reward, episode.terminated, episode.truncated, info = world.idle() if said.act < 0 else world.step(said.act)
             if not math.isfinite(reward):

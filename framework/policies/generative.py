@@ -13,7 +13,7 @@ from framework.config import Count, NonNegative, Positive
 from framework.free_text import load_phrasebook
 from framework.interfaces import Domain, LanguageModel, SpeakingPolicy
 from framework.lm.critic import Critic
-from framework.types import Bools, Completion, Conversation, Ints, Message, Observations, Sampling, Scores, Tokens, Utterance
+from framework.types import Bools, Completion, Conversation, Ints, Message, Observations, Reply, Sampling, Scores, Tokens, Utterance
 
 
 class GenerativePolicy(SpeakingPolicy):
@@ -50,9 +50,13 @@ class GenerativePolicy(SpeakingPolicy):
         self.critic = Critic(self.lm.width, self.critic_width).to(device)
 
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:
-        """See `Policy`; -1 where nothing allowed is understood. The best that it can do is what it says at `evaluation_temperature`."""
+        """See `Policy`; -1 where nothing allowed is understood."""
+        return np.array([reply.act for reply in self.reply(observations, deterministic)])
+
+    def reply(self, observations: Observations, deterministic: bool = False) -> Sequence[Reply]:
+        """See `Policy`. The best that it can do is what it says at `evaluation_temperature`."""
         replies = self.lm.generate(self._prompts(observations.texts), self.judged if deterministic else self.sampling)
-        return np.array([self._meant(reply.text, mask) for (reply,), mask in zip(replies, observations.masks, strict=True)])
+        return [Reply(self._meant(reply.text, mask), reply.text) for (reply,), mask in zip(replies, observations.masks, strict=True)]
 
     def say(self, observations: Observations) -> Sequence[Utterance]:
         """See `SpeakingPolicy`."""

@@ -34,7 +34,7 @@ class Composite(RewardModel):
         for part in self.parts.values():
             part.prepare(observations)
 
-    def expect(self, turns: Sequence[tuple[str, str]]) -> None:
+    def expect(self, turns: Sequence[Step]) -> None:
         """See `RewardModel`."""
         for part in self.parts.values():
             part.expect(turns)

@@ -56,7 +56,7 @@ class Ensemble(TurnReward):
 
     def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
         """See `TurnReward`, and `disagreement`: the standard deviation of the members' scores."""
-        scores = self.member_scores([(turn.observation, turn.act) for turn in turns])
+        scores = self.member_scores(self.turns(turns))
         return {**super().doubts(turns), "disagreement": np.asarray(scores.std(axis=1))}
 
 

@@ -1,7 +1,7 @@
 """Between a reward and a learner: whatever a reward function does wrong, the learner sees a number or a blank, never nonsense.
 
 A reward that raises, hangs, or returns None, NaN, an infinity, another number of values or another type has abstained: the turn's
-reward is NaN, which a learner masks, and it is counted. Where abstaining is no exception, the run stops.
+reward is NaN, for which nobody is paid more or less than usual (`framework.rewarded`), and it is counted. Where abstaining is no exception, the run stops.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Guard(RewardModel):
         """See `RewardModel`."""
         self.reward.prepare(observations)
 
-    def expect(self, turns: Sequence[tuple[str, str]]) -> None:
+    def expect(self, turns: Sequence[Step]) -> None:
         """See `RewardModel`; what goes wrong here does so again when a score is asked for, and is counted then."""
         with suppress(Exception):
             self._ask(self.reward.expect, turns)

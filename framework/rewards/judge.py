@@ -79,21 +79,21 @@ class Judge(RewardModel):
             )
         self._proved = True
 
-    def expect(self, turns: Sequence[tuple[str, str]]) -> None:
+    def expect(self, turns: Sequence[Step]) -> None:
         """See `RewardModel`: asks about all of them side by side."""
         if self._proved:
-            distinct = list(dict.fromkeys(turns))
+            distinct = list(dict.fromkeys((turn.observation, turn.reply) for turn in turns))
             self._expected = dict(zip(distinct, self._points(distinct).tolist(), strict=True))
 
     def score(self, turns: Sequence[Step]) -> Floats:
-        """Points for each act in the light of what was seen; NaN where the judge gives no usable answer.
+        """Points for what was said, or the name of an act of who says nothing, in the light of what was seen; NaN where the judge gives no usable answer.
 
         Raises:
             ConfigError: see `prepare`, which is done first where it was not.
         """
         if turns and not self._proved:
             self.prepare([turns[0].observation])
-        asked = [(turn.observation, turn.act) for turn in turns]
+        asked = [(turn.observation, turn.reply) for turn in turns]
         unexpected = [reply for reply in asked if reply not in self._expected]
         points = self._expected | dict(zip(unexpected, self._points(unexpected).tolist(), strict=True))
         return np.array([points[reply] for reply in asked], dtype=np.float64)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from framework.courses import Turn, turns_of
 from framework.errors import CheckpointError, ConfigError
-from framework.fitted_reward import RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
+from framework.fitted_reward import ACTS, RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
 from framework.interfaces import Learning
 from framework.lm.causal import CausalLM
 from framework.lm.classifier import Classifier, pad_of, verify_classifier, write
@@ -104,7 +104,7 @@ class SequenceReward(FittedReward):
         lm, head = self._fitted()
         write(lm, head, directory)
         adapter = None if lm.adapter is None else {"kind": type(lm.adapter).__name__, **vars(lm.adapter)}
-        (directory / RECORD).write_text(json.dumps({"kind": _KIND, "lm": lm.path, "adapter": adapter}, indent=1), encoding="utf-8")
+        (directory / RECORD).write_text(json.dumps({"kind": _KIND, "lm": lm.path, "adapter": adapter, ACTS: self.acts}, indent=1), encoding="utf-8")
 
     def load(self, directory: Path, device: torch.device) -> None:
         """Restores what `save` wrote, to be used; whatever was fitted before goes.
@@ -125,7 +125,7 @@ class SequenceReward(FittedReward):
             lm.place(device)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{directory}: holds no sequence classifier that can be read ({str(error).strip().splitlines()[0]}); {remedy}") from error
-        self._parts = lm, lm.head
+        self._parts, self.words = (lm, lm.head), record.get(ACTS) == "words"
         self._known.clear()
 
     def _fitted(self) -> tuple[CausalLM, nn.Linear]:

@@ -91,14 +91,14 @@ def test_what_is_expected_may_fail_or_hang_as_well() -> None:
     release = threading.Event()
 
     class Eager(Plugin):
-        def expect(self, turns: Sequence[tuple[str, str]]) -> None:
-            if turns[0][0] == "hang":
+        def expect(self, turns: Sequence[Step]) -> None:
+            if turns[0].observation == "hang":
                 release.wait()
             raise ValueError("not now")
 
     guard = Guard(Eager(lambda turns: [1.0] * len(turns)), most_abstained=0.0, time_limit_s=0.05)
     for said in ("hang", "fail"):
-        guard.expect([(said, "ask")])
+        guard.expect([Step(said, "ask", {}, {})])
         assert guard.score(TURNS).tolist() == [1.0, 1.0]
     release.set()
     assert guard.metrics() == {"abstained": 0.0}

@@ -75,7 +75,7 @@ def test_what_is_expected_is_asked_side_by_side_and_only_once(server: Server) ->
     asked.prepare([TURNS[0].observation])
     server.say, before = say, len(server.asked)
     replies = [GOOD, BAD, "Mumble.", "No, never.", GOOD]
-    asked.expect([("The client asks for a refund.", reply) for reply in replies])
+    asked.expect([Step("The client asks for a refund.", "", {}, {}, said=reply) for reply in replies])
     assert most > 1 and len(server.asked) == before + 4
     scores = [float(asked.score([Step("The client asks for a refund.", reply, {}, {})])[0]) for reply in replies]
     np.testing.assert_equal(scores, [9.0, 0.0, np.nan, 0.0, 9.0])

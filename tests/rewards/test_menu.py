@@ -19,7 +19,7 @@ from framework.rewards.function import FunctionReward
 from framework.rewards.gold import Gold
 from framework.rewards.guard import Guard
 from framework.rewards.proxy import Proxy
-from framework.types import Floats, Step
+from framework.types import Floats, Reply, Step
 
 TURNS = [Step("a", "ask", {"turn": -1.0, "sale": 3.0}, {}, 4.0), Step("b", "stop", {}, {"format": 1.0}, -2.0), Step("c", "ask", {"turn": -1.0}, {}, 1.0)]
 
@@ -121,10 +121,20 @@ def test_an_account_has_the_mean_doubt_over_the_turns_of_the_episode() -> None:
         assert accounts[-1]["it/doubt"] == (turns - 1) / 2
 
 
-def test_an_abstention_pays_nothing() -> None:
-    world = RewardedWorld(load_domain("finance", "SuitabilityDesk").make("train"), Fixed(np.nan), [])
+def test_an_abstention_is_worth_what_turns_are_worth_on_average() -> None:
+    reward = Fixed(np.nan)
+    world = RewardedWorld(load_domain("finance", "SuitabilityDesk").make("train"), reward, [])
     world.reset(seed=1)
-    assert world.step(0)[1] == 0.0 and world.idle()[1] == 0.0
+    assert world.step(0)[1] == 0.0, "nothing is known yet"
+    for score in (-1.0, -4.0):
+        reward.scores = (score,)
+        world.idle()
+    reward.scores = (np.nan,)
+    assert world.idle()[1] == -2.5, "no better than usual, though every reward here is below zero"
+    kept = json.loads(json.dumps(world.get_state()))
+    world.reset(seed=2)
+    world.set_state(kept)
+    assert world.idle()[1] == -2.5, "nor after an interruption"
 
 
 def test_acts_of_chance_ask_no_reward_and_count_for_nothing() -> None:
@@ -140,9 +150,9 @@ class Eager(Fixed):
 
     def __init__(self) -> None:
         super().__init__(1.0)
-        self.expected: list[tuple[str, str]] = []
+        self.expected: list[Step] = []
 
-    def expect(self, turns: Sequence[tuple[str, str]]) -> None:
+    def expect(self, turns: Sequence[Step]) -> None:
         self.expected += turns
         raise RuntimeError("not now")
 
@@ -151,6 +161,10 @@ def test_worlds_that_move_together_announce_what_will_be_scored() -> None:
     eager, domain = Eager(), load_domain("finance", "SuitabilityDesk")
     worlds = [RewardedWorld(domain.make("train"), Guard(Composite({"it": eager}, {"it": 1.0}, None), 0.05), []) for _ in range(2)]
     shown = [world.reset(seed=seed)[0] for seed, world in enumerate(worlds)]
-    announce([*worlds, domain.make("train")], [1, -1, 0])
-    assert eager.expected == [(shown[0], worlds[0].acts[1]), (shown[1], "")]
+    announce([*worlds, domain.make("train")], [Reply(1, "Let me ask."), Reply(-1, "Mumble."), Reply(0)])
+    assert eager.expected == [Step(shown[0], worlds[0].acts[1], {}, {}, said="Let me ask."), Step(shown[1], "", {}, {}, said="Mumble.")]
     assert worlds[0].step(1)[1] == 1.0, "what fails before is asked again"
+    worlds[1].idle()
+    assert [world.turns[-1].reply for world in worlds] == ["Let me ask.", "Mumble."]
+    worlds[0].step(1)
+    assert worlds[0].turns[-1].reply == worlds[0].acts[1], "who says nothing more is known by the act alone"

@@ -17,7 +17,7 @@ from framework.types import Floats, Step
 
 
 class Graders(RewardModel):
-    """A grader over turns: the sample is what was said (of an act by number, its name); the item is `observation`, `reward_terms`, `costs` and `proxy`.
+    """A grader over turns: the sample is what was said (by who names acts, the name); the item is `observation`, `reward_terms`, `costs` and `proxy`.
 
     Args:
         grader: in its published form.
@@ -35,7 +35,7 @@ class Graders(RewardModel):
 
     def score(self, turns: Sequence[Step]) -> Floats:
         """See `RewardModel`; NaN where there is no grade."""
-        graded = [grade(self.grader, sample_of(turn.act), _item(turn), self.means) for turn in turns]
+        graded = [grade(self.grader, sample_of(turn.reply), _item(turn), self.means) for turn in turns]
         for each in graded:
             self._errors.update(list(each.errors))
             for name, reward in each.sub_rewards.items():
