@@ -70,6 +70,9 @@ class Train(Experiment):
     def run(self, run: Run) -> bool:
         """See `Experiment`."""
         resumed, directory, start = run.settings.resume, None, None
+        run.begins_anew("; to begin from its language model, lm.path=DIR/checkpoint warm_start=none")
+        if run.config.get("data"):
+            raise ConfigError("data", "a policy learns by acting, not from data; tune on that first (algo=sft), and go on with lm.path=DIR/checkpoint")
         if run.algorithm.constrained:
             check_limits(run.domain)
         with chance_apart(run.settings.seed):  # so that a policy begins as it would begin on gold
@@ -129,9 +132,7 @@ class Train(Experiment):
         reward = Guard(run.reward, self.most_abstained)
         reward.prepare(list(observations(run.domain.make("train"), self.explore_episodes)))
         if isinstance(run.reward, LearnedReward) and run.reward.words and not isinstance(run.policy, SpeakingPolicy):
-            print(
-                "warning: the reward was fitted to acts in words, and this policy names its acts: what it will be asked, it has not been fitted to", flush=True
-            )
+            print("warning: the reward was fitted to acts in words, and this policy names its acts, of which the reward has read none", flush=True)
         return reward
 
     def _snapshot(self, run: Run) -> Policy:

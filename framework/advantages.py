@@ -11,10 +11,8 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def gae(
-    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float | Tensor = 1.0, gae_lambda: float | Tensor = 0.95, last_values: Tensor | None = None
-) -> Tensor:
-    """Generalised advantage estimates Aₜ = δₜ + γₜλₜAₜ₊₁ with δₜ = rₜ + γₜVₜ₊₁ − Vₜ, `[B, T]`, 0 outside the mask (Schulman et al., 2016).
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95, last_values: Tensor | None = None) -> Tensor:
+    """Generalised advantage estimates Aₜ = δₜ + γλAₜ₊₁ with δₜ = rₜ + γVₜ₊₁ − Vₜ, `[B, T]`, 0 outside the mask (Schulman et al., 2016).
 
     The targets of the values are advantages plus values.
 
@@ -22,45 +20,21 @@ def gae(
         rewards: `[B, T]`.
         values: `[B, T]`.
         mask: `[B, T]` bool.
-        gamma: discount from a place to the next, a number or `[B, T]`; see `gae_over_turns`.
-        gae_lambda: the same for how far to trust rewards over values.
+        gamma: discount from a place to the next.
+        gae_lambda: how far to trust rewards over values.
         last_values: value of where each sequence was cut off `[B]`; 0 for those that ended of themselves. All ended unless given.
     """
     _same(2, rewards=rewards, values=values, mask=mask)
-    discounts, trust = (x if isinstance(x, Tensor) else torch.full_like(values, x) for x in (gamma, gae_lambda))
-    _same(2, values=values, gamma=discounts, gae_lambda=trust)
     following = torch.zeros_like(values[:, 0]) if last_values is None else last_values.to(values.dtype)
     _same(1, last_values=following, first_values=values[:, 0])
     ahead, advantages = torch.zeros_like(following), torch.zeros_like(values)
     for t in reversed(range(values.shape[1])):
         counts = mask[:, t].bool()
-        delta = rewards[:, t] + discounts[:, t] * following - values[:, t]
-        ahead = torch.where(counts, delta + discounts[:, t] * trust[:, t] * ahead, ahead)
+        delta = rewards[:, t] + gamma * following - values[:, t]
+        ahead = torch.where(counts, delta + gamma * gae_lambda * ahead, ahead)
         following = torch.where(counts, values[:, t], following)
         advantages[:, t] = torch.where(counts, ahead, 0.0)
     return advantages
-
-
-@torch.no_grad()
-def gae_over_turns(
-    rewards: Tensor, values: Tensor, mask: Tensor, turn_ends: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95, last_values: Tensor | None = None
-) -> Tensor:
-    """`gae` of tokens whose time is counted in turns: γ and λ apply where a turn ends, and are 1 between the tokens of a turn, `[B, T]`.
-
-    The advantage of a turn's first token is that of the whole turn by `gae` over turns; later tokens have their own baselines.
-
-    Args:
-        rewards: of tokens `[B, T]`, as a rule at the ends of turns.
-        values: of what was said before each token `[B, T]`.
-        mask: tokens that were sampled `[B, T]` bool.
-        turn_ends: the last sampled token of each turn `[B, T]` bool.
-        gamma: discount from a turn to the next.
-        gae_lambda: of turns.
-        last_values: see `gae`.
-    """
-    _same(2, values=values, turn_ends=turn_ends)
-    discounts, trust = (torch.where(turn_ends.bool(), torch.full_like(values, x), 1.0) for x in (gamma, gae_lambda))
-    return gae(rewards, values, mask, discounts, trust, last_values)
 
 
 @torch.no_grad()
@@ -95,10 +69,10 @@ def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def reinforce_plus_plus(rewards: Tensor, groups: Tensor | None = None) -> Tensor:
-    """Rewards normalised over the whole batch, `[B]`; with groups, less their means first (REINFORCE++ and its baseline form: Hu et al., 2025)."""
+def reinforce_plus_plus(rewards: Tensor) -> Tensor:
+    """Rewards normalised over the whole batch, `[B]` (REINFORCE++: Hu et al., 2025)."""
     _same(1, rewards=rewards)
-    return whiten(rewards if groups is None else group_relative(rewards, groups, scale=False))
+    return whiten(rewards)
 
 
 @torch.no_grad()

@@ -141,6 +141,19 @@ class Run:
         paid = f", reward: {n['reward']}" if n.get("reward", "gold") != "gold" else ""
         return f"{world_of(i)}, {n.get('algo')}{paid}, lm={n['lm']} ({n['adapter']}), warm start: {n['warm_start']}, seed {i['seed']}"
 
+    def begins_anew(self, otherwise: str = "") -> None:
+        """Whether a checkpoint was given to a run that would not use it.
+
+        Args:
+            otherwise: what else may have been meant, for the message.
+
+        Raises:
+            ConfigError: it was.
+        """
+        if self.settings.checkpoint is not None:
+            told = "is for experiments that use what a run has left (experiment=evaluate, ...), and this one begins anew"
+            raise ConfigError("checkpoint", f"{told}. To go on with a run that was interrupted, give resume=DIR{otherwise}")
+
     def check_against(self, record: Mapping[str, Any], directory: Path, whole: bool = False) -> None:
         """Compares a checkpoint's configuration with this run's where a policy depends on it.
 

@@ -210,6 +210,17 @@ class Policy(ABC):
         raise TypeError(f"{type(self).__name__} keeps no copy of itself")
 
 
+class NetworkPolicy(Policy):
+    """Acts by a network that maps encoded observations to scores `[B, A]` (forbidden acts very low) and values `[B]`; known after `prepare` or `load`."""
+
+    space: gymnasium.spaces.Box
+    network: Any
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str], masks: Bools) -> Ints:
+        """Encoded observations, `[B, ...]`."""
+
+
 class LanguageModel(ABC):
     """A causal language model that talks and learns. Constructing one is cheap; `place` loads it.
 

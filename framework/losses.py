@@ -88,11 +88,6 @@ def k1(logprobs: Tensor, reference: Tensor) -> Tensor:
     return logprobs - reference.detach()
 
 
-def k2(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """½ (log π − log π_ref)², `[N]`: biased, of low variance; its gradient is that of the KL in expectation (Schulman, 2020)."""
-    return k1(logprobs, reference).square() / 2
-
-
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     """π_ref/π − 1 − log(π_ref/π), `[N]`: without bias, never negative (Schulman, 2020; GRPO)."""
     return torch.expm1(-k1(logprobs, reference)) + k1(logprobs, reference)

@@ -148,7 +148,7 @@ def _story(split: str, episode: Episode) -> list[list[str | float]]:
             split,
             episode.seed,
             step.observation,
-            step.said or step.act,
+            step.reply,
             sum(step.reward_terms.values()),
             ", ".join(n for n, c in step.costs.items() if c),
             episode.value,

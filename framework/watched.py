@@ -41,6 +41,7 @@ class Watched(Experiment):
         Returns:
             where the checkpoint is, if there is one, and the record so far.
         """
+        run.begins_anew("; to begin from its language model, lm.path=DIR/checkpoint")
         data = run.parts["data"]
         for split in SPLITS:
             if not rows(split):

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from framework.algorithms.comprehension import Comprehension
-from framework.algorithms.networks import NetworkPolicy, network_policy
 from framework.config import Count, NonNegative, NonNegativeCount, Positive
-from framework.interfaces import Policy, WarmStart
+from framework.errors import ConfigError
+from framework.interfaces import NetworkPolicy, Policy, WarmStart
 from framework.precision import computing
 from framework.types import Demonstration, Floats
 
@@ -62,12 +62,12 @@ class Cloning(WarmStart):
 
     def steps(self, policy: Policy) -> int:
         """See `WarmStart`."""
-        learns = network_policy(policy, "warm_start").network.lm.trainable
+        learns = _learner(policy).network.lm.trainable
         return self.head_steps + (self.demonstrations // self.batch_size + self.reader_steps if learns else 0)
 
     def fit(self, policy: Policy, demonstrations: Iterator[Demonstration], tell: Callable[[int, str], None]) -> None:
         """See `WarmStart`."""
-        learner = network_policy(policy, "warm_start")
+        learner = _learner(policy)
         shown = list(itertools.islice(demonstrations, self.demonstrations))
         encoded = torch.as_tensor(learner.encode([d.observation for d in shown], np.stack([d.mask for d in shown])))
         targets = self._targets(np.stack([d.action_values for d in shown]))
@@ -111,6 +111,12 @@ class Cloning(WarmStart):
         mean = np.where(allowed, values, 0).sum(axis=1) / allowed.sum(axis=1)
         gap = (values.max(axis=1) - mean).mean()
         return torch.softmax(torch.as_tensor(values / (self.temperature * gap), dtype=torch.float32), dim=1)
+
+
+def _learner(policy: Policy) -> NetworkPolicy:
+    if not isinstance(policy, NetworkPolicy):
+        raise ConfigError("warm_start", f"needs a policy with a network (policy=head), not {type(policy).__name__}; use warm_start=sft, or none")
+    return policy
 
 
 def _batches(n: int, size: int, steps: int) -> Iterator[Tensor]:

@@ -10,8 +10,8 @@ from framework.errors import TrainingError
 _PATIENCE = 20  # batches without anything to learn from, after which a run is ended
 _FLAT, _UNHEARD, _CUT = 0.8, 0.5, 0.2  # shares of groups and replies that call for a word
 _COLLAPSED = 0.05  # share of the entropy at the start
-_FAR, _GAP = 20.0, 0.1  # nats: from the reference, a turn; between what sampled and what learns, a draw
-_JUDGED = 10  # batches over which a critic is expected to explain something
+_FAR, _STRIDE, _GAP = 20.0, 0.5, 0.1  # nats: from the reference, a turn; in a batch, a draw; between what sampled and what learns, a draw
+_JUDGED, _LITTLE = 10, 0.02  # batches over which a critic is expected to explain something, and a share that is next to nothing
 _AGAIN = 20  # batches without a fault after which it is news again
 
 
@@ -23,7 +23,7 @@ class Diagnosis:
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
-        self.state: dict[str, Any] = {"batches": 0, "seen": {}, "varied": False, "entropy": 0.0, "explained": 1.0, **(state or {})}
+        self.state: dict[str, Any] = {"batches": 0, "seen": {}, "varied": False, "entropy": 0.0, "judged": 0, "explained": 0.0, **(state or {})}
 
     def look(self, metrics: Mapping[str, float]) -> list[str]:
         """Fresh warnings.
@@ -37,7 +37,9 @@ class Diagnosis:
         self.state["batches"] += 1
         self.state["varied"] |= metrics.get("rollout/flat", 0.0) < 1
         self.state["entropy"] = self.state["entropy"] or metrics.get("train/entropy", 0.0)
-        self.state["explained"] += (metrics.get("train/explained_variance", 1.0) - self.state["explained"]) / _JUDGED
+        if (explained := metrics.get("train/explained_variance")) is not None:
+            self.state["judged"] += 1  # the mean of the first batches, then one that forgets
+            self.state["explained"] += (explained - self.state["explained"]) / min(self.state["judged"], _JUDGED)
         found = dict(self._faults(metrics))
         if not self.state["varied"] and self.state["batches"] == _PATIENCE:
             raise TrainingError(f"in each of the first {_PATIENCE} batches {found['flat']}")
@@ -63,7 +65,9 @@ class Diagnosis:
             yield "entropy", f"{seen}; if a return of {earned:g} is not enough, lower algo.learning_rate or set algo.kl_coef=0.05"
         if (kl := told.get("train/kl", 0.0)) > _FAR:
             yield "kl", f"the policy is {kl:.1f} nats a turn away from where it began; raise algo.kl_coef, set algo.kl_target, or lower algo.learning_rate"
+        if (stride := told.get("train/approx_kl", 0.0)) > _STRIDE:
+            yield "stride", f"one batch moved the policy by {stride:.2g} nats a draw; lower algo.learning_rate or algo.n_epochs, or set algo.kl_coef=0.05"
         if (gap := told.get("train/sampling_gap", 0.0)) > _GAP:
             yield "gap", f"log-probabilities differ by {gap:.2f} nats a draw between sampling and learning; use lm.dtype=float32"
-        if (explained := self.state["explained"]) <= 0:
-            yield "critic", f"the critic explains nothing of the returns ({explained:.2f} of their variance); raise algo.vf_coef or algo.critic_warmup"
+        if (explained := self.state["explained"]) < _LITTLE and self.state["judged"] >= _JUDGED:
+            yield "critic", f"the critic explains next to nothing of the returns ({explained:.2f} of their variance); raise algo.vf_coef or algo.critic_warmup"

@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from framework import losses
@@ -79,5 +78,5 @@ class GRPO(GroupedPolicyGradient):
         if self.loss in ("grpo", "gspo"):
             return losses.mean_of_sequences(turns)
         if self.loss == "dr_grpo":
-            return losses.mean_of_budgets(turns, int(torch.bincount(batch.turns).max()), self.batch_size)
+            return losses.mean_of_budgets(turns, self.budget(batch), self.batch_size)
         return losses.mean_of_tokens(turns)

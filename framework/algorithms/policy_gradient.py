@@ -248,6 +248,10 @@ class GroupedPolicyGradient(PolicyGradient):
     def improve(self, policy: SpeakingPolicy, batch: Batch) -> None:
         """Learns from a batch of groups, one after the other."""
 
+    def budget(self, batch: Batch) -> int:
+        """By what a turn's draws are divided: the most that a turn of the first batch had. Later batches' longest turns are chance."""
+        return int(self._counters.setdefault("budget", int(torch.bincount(batch.turns).max())))
+
     def groups(self, batch: Batch) -> Tensor:
         """Which group each episode is of, `[E]`."""
         return torch.arange(len(batch.played), device=batch.rewards.device) // self.group_size

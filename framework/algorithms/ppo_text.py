@@ -98,7 +98,7 @@ class TextPPO(PolicyGradient):
                 advantages = self.advantages(batch, rewards, values, self.gae_lambda)
                 returns = advantages + values
                 self.improve(policy, batch, whiten(advantages) if self.details.whiten else advantages, returns - mean / deviation, beyond)
-            self.account(batch, {"train/explained_variance": _explained(values, returns)})
+            self.account(batch, {**batch.flat(len(batch.played)), "train/explained_variance": _explained(values, returns)})
 
     def beside(self, policy: SpeakingPolicy) -> list[dict[str, Any]]:
         """The critic."""

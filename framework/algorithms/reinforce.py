@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from framework.advantages import leave_one_out, reinforce_plus_plus, returns
@@ -35,7 +34,7 @@ class Reinforce(GroupedPolicyGradient):
         """Learns from a batch, in one update."""
         rewards = batch.rewards - self.price(batch, self.reference(policy, batch))
         advantages = self.advantages(batch, rewards, self.groups(batch))
-        weights = mean_of_budgets(batch.turns, int(torch.bincount(batch.turns).max()), len(batch.played))
+        weights = mean_of_budgets(batch.turns, self.budget(batch), len(batch.played))
         for part in policy.score(batch.said):
             at = part.draws
             loss = weights[at] @ reinforce(part.logprobs, advantages[batch.turns[at]])

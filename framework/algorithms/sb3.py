@@ -28,13 +28,12 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from framework.algorithms import sb3_state
-from framework.algorithms.networks import network_policy
 from framework.algorithms.sb3_adapter import EncodedWorld, NetworkActorCritic, NetworkDeepQ, Worlds
 from framework.algorithms.tether import Tethered
 from framework.config import Count, Fraction, NonNegative, NonNegativeCount, Positive
 from framework.errors import TrainingError
 from framework.exploration import ExploringStarts
-from framework.interfaces import Algorithm, Learning, Policy, Progress, World
+from framework.interfaces import Algorithm, Learning, NetworkPolicy, Policy, Progress, World
 
 
 class _Stop(Exception):
@@ -85,6 +84,8 @@ class StableBaselines(Algorithm):
         exploring_acts: how many, at the most.
     """
 
+    improves = NetworkPolicy
+
     total_steps: NonNegativeCount
     n_envs: Count
     learning_rate: Positive
@@ -119,8 +120,8 @@ class StableBaselines(Algorithm):
 
     def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
         """See `Algorithm`."""
-        learner = network_policy(policy, "algo")
-        venv = Worlds([lambda: Monitor(EncodedWorld(self._start(make_world()), learner))] * self.n_envs)
+        assert isinstance(policy, NetworkPolicy)
+        venv = Worlds([lambda: Monitor(EncodedWorld(self._start(make_world()), policy))] * self.n_envs)
         end = self.learning_rate if self.learning_rate_end is None else self.learning_rate_end
         self._model = self.model(
             VecNormalize(self.charge(venv, run), norm_obs=False, norm_reward=self.normalize_reward, gamma=self.gamma),
@@ -128,7 +129,7 @@ class StableBaselines(Algorithm):
             gamma=self.gamma,
             seed=run.seed,
             device=run.device,
-            policy_kwargs={"network": lambda: learner.network},
+            policy_kwargs={"network": lambda: policy.network},
             **{name: getattr(self, name) for name in self.own},
         )
         self._model.set_logger(Logger(folder=None, output_formats=[]))  # SB3's own would leave an empty folder in the system's temporary one
@@ -139,7 +140,7 @@ class StableBaselines(Algorithm):
             self._model.learn(left, callback=_Boundary(self, run.progress), log_interval=sys.maxsize, reset_num_timesteps=run.resume is None)
         except _Stop:
             pass
-        learner.network.eval()
+        policy.network.eval()
 
     def save(self, directory: Path) -> None:
         """See `Algorithm`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
 import gymnasium
 import numpy as np
@@ -15,17 +15,25 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from framework.algorithms.networks import NetworkPolicy
 from framework.errors import TrainingError
 from framework.interfaces import World
 from framework.rewarded import announce
-from framework.types import Reply
+from framework.types import Bools, Ints, Reply
+
+
+class Encoder(Protocol):
+    """What a world asks of a policy: see `NetworkPolicy`."""
+
+    space: gymnasium.spaces.Box
+
+    def encode(self, texts: Sequence[str], masks: Bools) -> Ints:
+        """Encoded observations, `[B, ...]`."""
 
 
 class EncodedWorld(gymnasium.Wrapper):  # type: ignore[type-arg]
     """A world whose observations are what the policy's network reads."""
 
-    def __init__(self, world: gymnasium.Env[str, int], policy: NetworkPolicy) -> None:
+    def __init__(self, world: gymnasium.Env[str, int], policy: Encoder) -> None:
         super().__init__(world)
         self.observation_space, self._policy = policy.space, policy
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +44,44 @@ class Lora:
                 layer.cast_input_dtype_enabled = False  # autocast sees to it; peft would cast to float32 and autocast back
                 layer.base_layer.to(dtype)
         return tuned
+
+    def take(self, tuned: Any, directory: Path) -> None:
+        """Puts the updates that are kept in a directory in the place of those of a model."""
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(tuned, load_peft_weights(str(directory), device=str(tuned.device)))
+
+
+@dataclass(frozen=True)
+class KeptLora:
+    """A low-rank adapter in peft's layout.
+
+    Attributes:
+        directory: where it is.
+        base: the model that it belongs to, a directory or hub name.
+        rank: of the updates.
+        alpha: their scale, times the rank.
+    """
+
+    directory: Path
+    base: str
+    rank: int
+    alpha: int
+
+    def folded_into(self, model: Any) -> Any:
+        """The model with the updates added to its weights, all of which learn."""
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(model, str(self.directory)).merge_and_unload().requires_grad_(True)
+
+
+def lora_at(source: str) -> KeptLora | None:
+    """The low-rank adapter in a local directory, if there is one and no whole model beside it."""
+    directory = Path(source)
+    if not (directory / "adapter_config.json").exists() or (directory / "config.json").exists():
+        return None
+    known = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    return KeptLora(directory, str(known["base_model_name_or_path"]), int(known["r"]), int(known["lora_alpha"]))
 
 
 class Full:

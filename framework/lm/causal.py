@@ -16,7 +16,7 @@ from torch import Tensor
 from framework.config import Count
 from framework.errors import ConfigError, DataError
 from framework.interfaces import LanguageModel
-from framework.lm.adapters import Full, Lora
+from framework.lm.adapters import Full, Lora, lora_at
 from framework.lm.generate import generate, stream
 from framework.lm.layout import Pass, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
@@ -34,7 +34,8 @@ class CausalLM(LanguageModel):
     """A transformer that writes.
 
     Args:
-        path: local directory or hub name; `bundled` is the small model that comes with Touchstone.
+        path: local directory or hub name; `bundled` is the small model that comes with Touchstone. A low-rank adapter that is found there, as a run with
+            adapter=lora leaves it, goes on learning if low-rank updates are to be learnt; otherwise it is folded into the model that it belongs to.
         dtype: of computation; `auto` takes bfloat16 where the processor has it. Weights that learn are float32.
         pass_tokens: tokens that one training pass may hold; bounds memory, changes no result.
         adapter: what learns; nothing if None.
@@ -54,13 +55,13 @@ class CausalLM(LanguageModel):
         """See `LanguageModel`.
 
         Raises:
-            ConfigError: nothing usable at `path`, or a model that is to learn but cannot be laid out in trees.
+            ConfigError: nothing usable at `path`, an adapter there of another size, or a model that is to learn but cannot be laid out in trees.
         """
         from transformers import AutoTokenizer
 
         self.device = device
         self.compute = chosen(device, self.dtype)
-        self.model = self._with_adapter(self._load(self._source)).to(device).eval()
+        self.model = self._begun().to(device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(self._source)
         self.tokenizer.chat_template = self.tokenizer.chat_template or PLAIN_TEMPLATE
         self.context = int(min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings))
@@ -222,9 +223,7 @@ class CausalLM(LanguageModel):
     def load(self, directory: Path) -> None:
         """See `LanguageModel`."""
         if isinstance(self.adapter, Lora):
-            from peft import load_peft_weights, set_peft_model_state_dict
-
-            set_peft_model_state_dict(self.model, load_peft_weights(str(directory), device=str(self.device)))
+            self.adapter.take(self.model, directory)
         elif isinstance(self.adapter, Full):
             self.model = self._with_adapter(self._load(str(directory))).to(self.device).eval()
 
@@ -241,6 +240,22 @@ class CausalLM(LanguageModel):
     @property
     def _head(self) -> torch.nn.Linear:
         return cast(torch.nn.Linear, self.model.get_output_embeddings())
+
+    def _begun(self) -> Any:
+        """The network as it is at `path`, and in it what is to learn."""
+        known = lora_at(self._source)
+        if known is None:
+            return self._with_adapter(self._load(self._source))
+        model = self._load(known.base)
+        if not isinstance(self.adapter, Lora):
+            return self._with_adapter(known.folded_into(model))
+        if (known.rank, known.alpha) != (self.adapter.rank, self.adapter.alpha):
+            ours = f"adapter.rank={self.adapter.rank} adapter.alpha={self.adapter.alpha}"
+            told = f"{self._source} holds a low-rank adapter of rank {known.rank} and alpha {known.alpha}"
+            raise ConfigError("lm.path", f"{told}, and {ours} would go on from it; give adapter.rank={known.rank} adapter.alpha={known.alpha}")
+        tuned = self._with_adapter(model)
+        self.adapter.take(tuned, Path(self._source))
+        return tuned
 
     def _load(self, source: str) -> Any:
         from transformers import AutoModelForCausalLM

@@ -20,7 +20,7 @@ from torch.distributions import Categorical
 
 from framework.config import Count, Fraction
 from framework.errors import CheckpointError, ConfigError, TrainingError
-from framework.interfaces import Policy
+from framework.interfaces import NetworkPolicy
 from framework.lm.encoder import LineEncoder
 from framework.lm.lines import LineTable
 from framework.types import ActionEvaluation, Bools, Ints, Observations
@@ -155,7 +155,7 @@ class HeadNetwork(nn.Module):
         return HeadNetwork(self.lm, self.lines, copy.deepcopy(self.head), self.max_lines)
 
 
-class HeadPolicy(Policy):
+class HeadPolicy(NetworkPolicy):
     """Encodes observations as line numbers and a mask, and scores acts with a `HeadNetwork`.
 
     Args:
@@ -180,7 +180,7 @@ class HeadPolicy(Policy):
         self._assemble(device)
 
     def encode(self, texts: Sequence[str], masks: Bools) -> Ints:
-        """What the network is given: line numbers, then the mask: `[B, L + A]`."""
+        """See `NetworkPolicy`: line numbers, then the mask, `[B, L + A]`."""
         encoded = np.zeros((len(texts), self.max_lines + self.n_acts), np.int64)
         for row, text in enumerate(texts):
             lines = text.split("\n")

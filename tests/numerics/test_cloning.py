@@ -47,6 +47,6 @@ def test_a_lesson_in_words_is_what_to_say_and_what_was_read(pass_tokens: int) ->
     sft = SpokenSFT(n_epochs=1, batch_size=3, learning_rate=1e-3, warmup=0.1, weight_decay=0.0, max_grad_norm=1.0, comprehension=told, weight=0.7)
     found = sum(part for part in sft.losses(lm, examples, rows))
     states = lm.states([lm.prompt([Message("user", text)]) for text in shown])
-    spoken = sum(float(part) for part in lm.losses(examples)) / sum(example.weights.sum() for example in examples)
+    spoken = sum(float(part.detach()) for part in lm.losses(examples)) / sum(example.weights.sum() for example in examples)
     assert float(found) == pytest.approx(spoken + 0.7 * float(told(states, torch.as_tensor(rows))), rel=1e-5)
     assert {*sft.beside()} == {*told.parameters()}

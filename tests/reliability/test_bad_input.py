@@ -90,6 +90,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "lm=tfidf adapter=lora": ("lm", "adapter"),
     # checkpoints
     "experiment=evaluate checkpoint=/nonexistent": ("/nonexistent", "give a run directory"),
+    "policy=generative lm=tiny warm_start=none": ("policy", "choose one of: head"),
     "resume=/nonexistent": ("/nonexistent", "give a run directory"),
 }
 
@@ -224,6 +225,14 @@ def test_a_damaged_checkpoint(damage: str, copied: Path, start: Start, tmp_path:
 def test_a_checkpoint_of_another_configuration(changed: str, finished: Path, start: Start, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=rf"{changed.split('=')[0]}\S* is .* there and .* here"):
         start(tmp_path / "run", "experiment=evaluate", f"checkpoint={finished}", changed)
+
+
+@pytest.mark.slow
+def test_training_begins_anew(finished: Path, start: Start, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"checkpoint: .*this one begins anew.*resume=DIR.*lm.path=DIR/checkpoint"):
+        start(tmp_path / "run", f"checkpoint={finished}")
+    with pytest.raises(ConfigError, match=r"data: .*tune on that first \(algo=sft\)"):
+        start(tmp_path / "again", *FEW, *QUICK, "data=faq")
 
 
 @pytest.mark.slow

@@ -39,13 +39,17 @@ def test_a_run_in_words(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_how_far_it_went_from_what_the_lessons_made_of_it(tmp_path: Path) -> None:
-    climb = ("reward=proxy", "experiment.climb_episodes=8", "warm_start.reading=1.0", "algo=grpo", *SIZES["grpo"])
+@pytest.mark.parametrize("reward", ["proxy", "regret"])
+def test_how_far_it_went_from_what_the_lessons_made_of_it(reward: str, tmp_path: Path) -> None:
+    climb = (f"reward={reward}", "experiment.climb_episodes=8", "warm_start.reading=1.0", "algo=grpo", *SIZES["grpo"])
     start_here(tmp_path / "run", *SOME, *LOOKS, *climb)
     path = json.loads((tmp_path / "run" / "summary.json").read_text())["climbed"]["path"]
     assert [steps for steps, _ in path][0] == 0 and len(path) >= 2
     assert path[0][1]["kl"] == pytest.approx(0, abs=1e-3) and path[-1][1]["kl"] > path[0][1]["kl"]
     assert path[-1][1]["reward"]["mean"] != path[-1][1]["gold"]["mean"]
+    assert reward != "regret" or all(look["reward"]["mean"] < 0 for _, look in path)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "<h2>The reward that was climbed, and gold</h2>" in page and "have a correlation of" in page and "<q>" in page
 
 
 @pytest.mark.slow

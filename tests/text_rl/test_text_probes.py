@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from speakers import OneTurn, TwoTurns, algorithm, earned, learn, picker, speaker
+import torch
+from speakers import OneTurn, TwoTurns, algorithm, earned, fresh, learn, picker, speaker
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from framework.lm.adapters import Lora
 
 ALGORITHMS = [
     ("grpo", {"loss": "dr_grpo"}),
@@ -41,6 +45,20 @@ def test_a_first_act_is_paid_for_what_it_makes_possible(name: str, changed: dict
     policy = speaker(taught, TwoTurns)
     learn(policy, TwoTurns, algorithm(name, total_steps=2_000, **changed))
     assert earned(policy, TwoTurns) >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["grpo", "ppo_text"])
+def test_an_adapter_learns_what_pays(name: str, taught: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(taught)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(4)  # embeddings so small, and frozen, leave no reply much likelier than another
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(taught).save_pretrained(tmp_path)
+    policy = fresh(tmp_path, OneTurn, Lora())
+    assert earned(policy, OneTurn, 256) < 0.45
+    learn(policy, OneTurn, algorithm(name, total_steps=2_000, learning_rate=2e-3, learning_rate_end=0.0))
+    assert earned(policy, OneTurn, 256) >= 0.8
 
 
 @pytest.mark.slow

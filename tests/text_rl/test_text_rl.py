@@ -346,7 +346,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, taught: Path, tmp_pat
         ({"train/entropy": 0.01}, "entropy fell from 1 nats a draw to 0.01"),
         ({"train/kl": 50.0}, "raise algo.kl_coef"),
         ({"train/sampling_gap": 0.5}, "use lm.dtype=float32"),
-        ({"train/explained_variance": -20.0}, "raise algo.vf_coef"),
+        ({"train/approx_kl": 2.0}, "one batch moved the policy by 2 nats a draw; lower algo.learning_rate"),
     ],
 )
 def test_what_is_wrong_is_said_once_with_what_to_try(metrics: dict[str, float], told: str) -> None:
@@ -355,6 +355,15 @@ def test_what_is_wrong_is_said_once_with_what_to_try(metrics: dict[str, float], 
     (warning,) = diagnosis.look(metrics)
     assert told in warning
     assert not Diagnosis(diagnosis.state).look(metrics)
+
+
+@pytest.mark.parametrize(("explained", "said"), [(-20.0, True), (0.0, True), (0.01, True), (0.05, False), (0.6, False)])
+def test_a_critic_is_judged_by_ten_batches(explained: float, said: bool) -> None:
+    diagnosis = Diagnosis()
+    for _ in range(9):
+        assert not diagnosis.look({"train/explained_variance": explained}), "a critic may need a while"
+    warnings = Diagnosis(diagnosis.state).look({"train/explained_variance": explained})
+    assert [told for told in warnings if "raise algo.vf_coef" in told] == warnings and bool(warnings) is said
 
 
 def test_a_run_that_never_had_anything_to_learn_from_is_ended() -> None:

@@ -153,6 +153,24 @@ def test_lora_begins_as_the_base_and_ends_merged_the_same(micro: Path, tmp_path:
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "whole")), tuned, atol=1e-4, rtol=1e-4)
 
 
+def test_an_adapter_is_a_place_to_begin_from(micro: Path, tmp_path: Path) -> None:
+    lm = moved(placed(micro, Lora(4, 8)))
+    lm.save(tmp_path / "first")
+    tuned = logits(lm.model)
+    onward = placed(tmp_path / "first", Lora(4, 8))
+    torch.testing.assert_close(logits(onward.model), tuned)
+    assert onward.parameters() and all("lora_" in name for name, weight in onward.model.named_parameters() if weight.requires_grad)
+    for adapter in (Full(), None):
+        folded = placed(tmp_path / "first", adapter)
+        torch.testing.assert_close(logits(folded.model), tuned, atol=1e-4, rtol=1e-4)
+        assert len(folded.parameters()) == (len(placed(micro, Full()).parameters()) if adapter else 0)
+    further = logits(moved(onward).model)
+    onward.save(tmp_path / "second")  # all that was ever learnt, for the model that it belongs to
+    torch.testing.assert_close(logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(micro), tmp_path / "second")), further)
+    with pytest.raises(ConfigError, match=r"lm.path: .*rank 4 and alpha 8.*give adapter.rank=4 adapter.alpha=8"):
+        placed(tmp_path / "first", Lora(8, 8))
+
+
 def test_a_whole_model_comes_back(micro: Path, tmp_path: Path) -> None:
     lm = moved(placed(micro, Full()))
     lm.save(tmp_path)
