@@ -167,7 +167,10 @@ def _by_length(pairs: Sequence[Preference]) -> dict[str, Any]:
 
 
 def _beside_gold(reward: FittedReward, pairs: Sequence[Preference]) -> dict[str, Any]:
-    """Where the gold of both sides is known: the order of all courses, and what the highest scored of n of them is worth."""
+    """Where the gold of both sides is known: the order of all courses, and what the highest scored of n of them is worth.
+
+    Courses of all pairs together, since a pair holds no more than two of one situation: which situations are met is part of what is measured.
+    """
     from scipy.stats import spearmanr
 
     courses = [side for pair in pairs for side in (pair.chosen, pair.rejected)]

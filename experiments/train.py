@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.checkpoint import open_checkpoint, save_checkpoint
-from framework.config import Count, Fraction, NonNegative, NonNegativeCount
+from framework.config import Count, Fraction, NonNegative, NonNegativeCount, Positive
 from framework.constrained import cautious_limits, cautious_prices, check_limits, excess
 from framework.departure import departure
 from framework.errors import CheckpointError, ConfigError
@@ -44,6 +44,7 @@ class Train(Experiment):
             (`framework.departure`); 0: none.
         explore_episodes: random episodes on which the policy's statistics are fitted.
         most_abstained: share of turns for which a reward may fail before the run stops (`framework.rewards.guard`).
+        reward_time_limit_s: for one call of it; one that takes longer has failed.
         caution: where the algorithm keeps cost limits, of the demonstrations (`framework.constrained.cautious_prices`), and how far below its limits, as a
             share of them, it aims and is chosen.
     """
@@ -56,11 +57,12 @@ class Train(Experiment):
         climb_episodes: NonNegativeCount,
         explore_episodes: Count,
         most_abstained: Fraction,
+        reward_time_limit_s: Positive,
         caution: NonNegative,
     ) -> None:
         self.episodes, self.curve_points, self.curve_episodes, self.explore_episodes = episodes, curve_points, curve_episodes, explore_episodes
         self.climb_episodes = climb_episodes
-        self.most_abstained, self.caution = most_abstained, caution
+        self.most_abstained, self.reward_time_limit_s, self.caution = most_abstained, reward_time_limit_s, caution
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
@@ -129,7 +131,7 @@ class Train(Experiment):
         """What is to be learnt from, ready and under guard; None: the world's own reward, which needs neither."""
         if isinstance(run.reward, Gold):
             return None
-        reward = Guard(run.reward, self.most_abstained)
+        reward = Guard(run.reward, self.most_abstained, self.reward_time_limit_s)
         reward.prepare(list(observations(run.domain.make("train"), self.explore_episodes)))
         if isinstance(run.reward, LearnedReward) and run.reward.words and not isinstance(run.policy, SpeakingPolicy):
             print("warning: the reward was fitted to acts in words, and this policy names its acts, of which the reward has read none", flush=True)

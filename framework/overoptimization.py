@@ -73,7 +73,7 @@ class Climb:
         peak: n at which the mean gold is highest.
         lost: gold that is lost from there to the largest n, spreads.
         area: between proxy and gold over d, spreads: how much more was promised than kept.
-        budget: least KL whose mean gold is within the interval of the peak, nats: to go on from there buys nothing that shows.
+        budget: see `budget`.
     """
 
     gold: Sequence[Estimate]
@@ -125,8 +125,19 @@ def read(gold: Floats, proxy: Floats, sizes: Sequence[int], seed: int = 0) -> Cl
         peak=sizes[peak],
         lost=_estimate(mean[peak] - mean[-1], drawn[:, peak] - drawn[:, -1]),
         area=_estimate(*beyond),
-        budget=float(divergence(sizes)[int(np.argmax(mean >= found[peak].low - 1e-12))]),
+        budget=budget(divergence(sizes), mean, found[peak]),
     )
+
+
+def budget(kl: Floats, gold: Floats, peak: Estimate) -> float:
+    """Least KL whose mean gold is within the interval of the peak, nats: to go on from there buys nothing that shows.
+
+    Args:
+        kl: nats, in any order, `[K]`.
+        gold: means over seeds, `[K]`.
+        peak: of the highest.
+    """
+    return float(kl[gold >= peak.low - 1e-12].min())
 
 
 def _design(form: str, distance: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ SHOWN = {
     "true_agreement": "with the truth",
     "loss": "log-loss",
     "calibration_error": "calibration error",
-    "margin_correlation": "rank correlation",
+    "margin_correlation": "rank correlation in pairs",
+    "gold_correlation": "over courses",
     "gold_captured": "gold captured",
 }
-"""What a table shows of `framework.agreement.agreement`, and what it is called there."""
+"""What a table shows of a reward on held-out pairs, as far as it is known, and what it is called there."""
 
 
 def print_fit(summary: Mapping[str, Any], title: str, directory: Path, reader: str | None) -> None:
@@ -29,15 +30,17 @@ def print_fit(summary: Mapping[str, Any], title: str, directory: Path, reader: s
     table = Table(title=title, title_justify="left")
     names = [name for name in SHOWN if name in test]
     for column in ("test pairs", *(SHOWN[name] for name in names)):
-        table.add_column(column, justify="left" if column == "test pairs" else "right")
+        table.add_column(column.replace(" ", "\n"), justify="left" if column == "test pairs" else "right")
     for name, found in summary["controls"].items():
-        table.add_row(name.replace("_", " "), *(_cell(found.get(shown)) for shown in names))
-    table.add_row(summary["reward"].replace("_", " "), *(_cell(test[name]) for name in names), style="bold")
-    table.add_row("  validation", *(_cell(validation.get(name)) for name in names))
+        table.add_row(name.replace("_", " "), *_cells(found, names))
+    table.add_row(summary["reward"].replace("_", " "), *_cells(test, names), style="bold")
+    table.add_row("  validation", *_cells(validation, names))
     if "bayes_accuracy" in test:
         best = {"accuracy": test["bayes_accuracy"], "expected_agreement": test["bayes_accuracy"], "true_agreement": 1.0, "loss": test["bayes_loss"]}
-        table.add_row("most that is possible", *(_cell(best.get(name)) for name in names), style="dim")
+        table.add_row("most that is possible", *_cells(best, names), style="dim")
     console.print(table)
+    if "gold_correlation" in test:
+        console.print("Rank correlation in pairs: with differences in gold. Over courses: with gold, courses of all situations taken together.")
     if "bayes_gap" in test:
         also = f", {_points(validation['bayes_gap'])} on the validation pairs" if "bayes_gap" in validation else ""
         console.print(f"Short of the most that anyone could agree with this teacher: {_points(test['bayes_gap'])} points{also}.")
@@ -55,6 +58,11 @@ def print_fit(summary: Mapping[str, Any], title: str, directory: Path, reader: s
 
 def _points(share: Mapping[str, float]) -> str:
     return f"{100 * share['mean']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
+
+
+def _cells(found: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Of a row, intervals under their means."""
+    return [_cell(found.get(name)).replace(" [", "\n[") for name in names]
 
 
 def _cell(value: Mapping[str, float] | float | None) -> str:

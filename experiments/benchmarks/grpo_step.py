@@ -7,20 +7,26 @@ one step on them, with one torch thread; steps are taken in turn in one process,
 model or a LoRA adapter learns, completions have up to 32 or 64 tokens. What is drawn is chance, so losses are alike and not the same.
 Seconds are of processor time: on one thread of an idle machine the same as by the clock on the wall, and a busy neighbour moves
 them little.
+
+As many further steps of ours are told apart by phase, and held against the speed at which this machine multiplies matrices.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.benchmarks.dpo_step import SMALL, write_model
@@ -32,17 +38,21 @@ from framework.interfaces import Learning
 from framework.lm.adapters import Full, Lora
 from framework.lm.causal import CausalLM
 from framework.policies.generative import GenerativePolicy
-from framework.precision import Precision
-from framework.types import Bools, Sampling, Transition
+from framework.precision import Precision, chosen
+from framework.types import Bools, Sampling, Tokens, Transition
 
 _RATE, _CLIP, _WORDS, _GROUP, _PROMPT = 1e-5, 1.0, 4_096, 8, 64
 _CPU = torch.device("cpu")
 SIZES = {"4M": SMALL, "100M": {"hidden_size": 768, "intermediate_size": 2_048, "num_hidden_layers": 14, "num_attention_heads": 12}}
 """Of random Llamas, by how many parameters they have."""
+GENERATION, REWARD, FORWARD, BACKWARD, OPTIMISER = PHASES = ("generation", "reward", "forward and loss", "backward", "optimiser")
+"""Of a step. The forward pass holds laying tokens out, the optimiser clipping gradients. What is in none of them is overhead: tokenising prompts, batches,
+advantages, the record."""
+_SQUARES, _TRIES = (512, 1_024, 2_048), 5  # sides of the matrices by which the peak is sought, and products of each
 
 
 def text(rng: np.random.Generator) -> str:
-    """A prompt of 64 tokens."""
+    """A prompt of 64 words; about 81 tokens, since a word that begins as the mark of the end does is taken for that mark and another."""
     return " ".join(f"w{word}" for word in rng.integers(2, _WORDS, _PROMPT))
 
 
@@ -95,7 +105,8 @@ class Ours:
     """Batches of `algo=grpo`, nothing left out but the experiment around it."""
 
     def __init__(self, directory: Path, adapter: Full | Lora, prompts: int, new: int, dtype: Precision) -> None:
-        self.policy = Speaker(CausalLM(str(directory), adapter=adapter, dtype=dtype), new)
+        self.lm = CausalLM(str(directory), adapter=adapter, dtype=dtype)
+        self.policy = Speaker(self.lm, new)
         self.policy.prepare((), _CPU)
         self.grpo = GRPO(
             total_steps=10**9, learning_rate=_RATE, learning_rate_end=None, max_grad_norm=_CLIP, kl_coef=0.0, kl_target=None,
@@ -119,14 +130,14 @@ class Ours:
 
 
 def compare(prompts: int, rounds: int, size: str, adapter: str, new: int, dtype: Precision) -> dict[str, Any]:
-    """Seconds of a step, both ways, and the losses; the first round is left out of the times."""
+    """Seconds of a step, both ways, the losses, and where ours spends its time; the first round is left out of the times."""
     try:
         from datasets import Dataset
         from peft import LoraConfig
         from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
     except ImportError as error:
         raise MissingExtraError("TRL", "bench") from error
-    ours = Lora() if adapter == "lora" else Full()
+    learns = Lora() if adapter == "lora" else Full()
     with tempfile.TemporaryDirectory() as place:
         model = Path(place) / "model"
         write_model(model, SIZES[size])
@@ -142,13 +153,129 @@ def compare(prompts: int, rounds: int, size: str, adapter: str, new: int, dtype:
             args=settings,
             processing_class=PreTrainedTokenizerFast.from_pretrained(model, padding_side="left"),
             train_dataset=Dataset.from_list([{"prompt": text(rng)} for _ in range(8 * prompts)]),
-            peft_config=LoraConfig(r=ours.rank, lora_alpha=ours.alpha, target_modules="all-linear", task_type="CAUSAL_LM") if isinstance(ours, Lora) else None,
+            peft_config=LoraConfig(r=learns.rank, lora_alpha=learns.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+            if isinstance(learns, Lora)
+            else None,
         )
-        return InTurn(Ours(model, ours, prompts, new, dtype).step).run(trainer)
+        ours = Ours(model, learns, prompts, new, dtype)
+        return InTurn(ours.step).run(trainer) | {"breakdown": breakdown(ours, rounds, dtype)}
 
 
 def _paid(completions: list[str], **_: Any) -> list[float | None]:
     return [float(pays(completion)) for completion in completions]
+
+
+def breakdown(ours: Ours, steps: int, dtype: Precision) -> dict[str, Any]:
+    """Where steps of ours spend their time: means over steps that are not timed otherwise, and the speed of the machine right after them.
+
+    Returns:
+        seconds of a step and of each phase of it, the share that is overhead, floating-point operations of a step, how many of them a second
+        the machine does at best, and which share of that the steps came to.
+    """
+    spent, learnt, whole = dict.fromkeys(PHASES, 0.0), list[Sequence[Tokens]](), 0.0
+    with _timed(ours, spent, learnt):
+        for _ in range(steps):
+            began = time.process_time()
+            ours.step()
+            whole += time.process_time() - began
+    done, best = sum(operations(ours.lm, examples) for examples in learnt), peak(dtype)
+    return {
+        "seconds": whole / steps,
+        "phases": {phase: seconds / steps for phase, seconds in spent.items()},
+        "overhead": 1 - sum(spent.values()) / whole,
+        "operations": done / steps,
+        "peak": best,
+        "share_of_peak": done / whole / best,
+    }
+
+
+@contextmanager
+def _timed(ours: Ours, spent: dict[str, float], learnt: list[Sequence[Tokens]]) -> Iterator[None]:
+    """Adds processor time to the phases of steps that are taken meanwhile, and keeps what they learn from; two readings of the clock a call."""
+
+    def within(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            began = time.process_time()
+            result = function(*given, **named)
+            spent[phase] += time.process_time() - began
+            return result
+
+        return call
+
+    def score(*given: Any) -> Iterator[Any]:
+        learnt.append(given[0])
+        parts = unpatched(*given)
+        while (part := within(FORWARD, next)(parts, None)) is not None:
+            yield part
+
+    unpatched = ours.lm.score
+    phases: list[tuple[Any, str, str]] = [
+        *((ours.lm, "generate", GENERATION), (Asked, "reset", REWARD), (Asked, "step", REWARD), (ours.policy, "_meant", REWARD)),
+        *((ours.grpo, "weights", FORWARD), (ours.grpo, "terms", FORWARD), (Tensor, "backward", BACKWARD), (ours.grpo, "update", OPTIMISER)),
+    ]
+    with ExitStack() as patched:
+        for owner, name, phase in phases:
+            patched.enter_context(patch.object(owner, name, within(phase, getattr(owner, name))))
+        patched.enter_context(patch.object(ours.lm, "score", score))
+        yield
+
+
+def operations(lm: CausalLM, examples: Sequence[Tokens]) -> int:
+    """Floating-point operations that drawing completions and one pass of learning from them need: two for each weight that a token meets.
+
+    Drawing: each distinct prompt is read once, and of each completion all tokens but the last; the head sees one state for each token that is drawn.
+    Learning: each distinct token goes through the layers once, back to what came in, and, where weights learn, back to them; the head sees what
+    predicts the tokens that were drawn, forward and back likewise. Left out are attention, LoRA while drawing (its updates may be added to the
+    weights) and logits that are computed anew because they are too many to keep; what the last layer is spared where nothing is predicted is
+    counted. All in all that is within 3 % of what is multiplied, unless completions are much shorter than prompts.
+
+    Args:
+        lm: that learns.
+        examples: prompts of weight 0, each with the completion drawn after it.
+    """
+    head = lm.model.get_output_embeddings().weight
+    layers = [layer.weight for layer in lm.model.modules() if isinstance(layer, nn.Linear) and layer.weight is not head]
+    weights, learning = sum(map(Tensor.numel, layers)), sum(layer.numel() for layer in layers if layer.requires_grad)
+    read = sum(map(len, {tuple(example.ids[example.weights == 0]) for example in examples}))
+    said = sum(int(np.count_nonzero(example.weights)) for example in examples)
+    drawing = (weights - learning if isinstance(lm.adapter, Lora) else weights) * (read + said - len(examples)) + head.numel() * said
+    back = (2 * weights + learning) * (read + said) + (2 + head.requires_grad) * head.numel() * said
+    return int(2 * (drawing + back))
+
+
+def peak(dtype: Precision) -> float:
+    """Floating-point operations a second at which matrices are multiplied at best, on this thread: of several sizes, by torch's own choice and by oneDNN."""
+    precision, rates = chosen(_CPU, dtype), list[float]()
+    for side in _SQUARES:
+        x, weight = (torch.randn(side, side, dtype=precision) for _ in range(2))
+        for multiply in _ways(x, weight):
+            multiply()
+            for _ in range(_TRIES):
+                began = time.process_time()
+                multiply()
+                rates.append(2 * side**3 / (time.process_time() - began))
+    return max(rates)
+
+
+def _ways(x: Tensor, weight: Tensor) -> Iterator[Callable[[], Tensor]]:
+    yield lambda: F.linear(x, weight)
+    if torch.backends.mkldnn.is_available() and (x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
+        yield lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+
+
+def _apart(results: Mapping[str, Any]) -> Table:
+    """Breakdowns side by side."""
+    found = [result["breakdown"] for result in results.values()]
+    shown = Table("ours, s/step", *results)
+    for phase in PHASES:
+        shown.add_row(phase, *(f"{each['phases'][phase]:.3f}" for each in found))
+    shown.add_row("overhead", *(f"{each['overhead'] * each['seconds']:.3f} ({each['overhead']:.1%})" for each in found))
+    shown.add_row("all", *(f"{each['seconds']:.3f}" for each in found), end_section=True)
+    shown.add_row("GFLOP", *(f"{each['operations'] / 1e9:.1f}" for each in found))
+    shown.add_row("GFLOP/s at best", *(f"{each['peak'] / 1e9:.0f}" for each in found))
+    shown.add_row("share of that", *(f"{each['share_of_peak']:.1%}" for each in found))
+    return shown
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -164,6 +291,7 @@ def main(arguments: list[str] | None = None) -> None:
     Console().print(shown)
     for name, found in results.items():
         Console().print(f"{name}: {times_as_fast(found)}")
+    Console().print(_apart(results))
     keep(given, results)
 
 

@@ -1,4 +1,4 @@
-"""`reward=composite`: a weighted sum of rewards, with a gate if wanted."""
+"""`reward=composite`: a weighted sum of rewards, with gates and a sequence if wanted."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from framework.types import Floats, Step
 
 
 class Composite(RewardModel):
-    """The weighted sum of its parts; where the gate does not hold, zero. A turn from which any part abstains has no reward.
+    """The weighted sum of its parts. A turn from which any part abstains, counted or not, has no reward.
 
     Args:
         parts: rewards by name.
         weights: of each part by the same names.
-        gate: the part that must be above zero for anything to be paid; None: there is no gate.
+        gates: by the names of parts, what each must be above; where one is not, the turn is paid zero.
+        sequence: names of parts; each counts only where all that stand before it are above zero.
     """
 
-    def __init__(self, parts: dict[str, RewardModel], weights: dict[str, float], gate: str | None) -> None:
+    def __init__(self, parts: dict[str, RewardModel], weights: dict[str, float], gates: dict[str, float], sequence: list[str]) -> None:
         if not parts or parts.keys() != weights.keys():
             raise ValueError(f"parts and weights must have the same names, not {', '.join(parts) or 'none'} and {', '.join(weights) or 'none'}")
-        if gate is not None and gate not in parts:
-            raise ValueError(f"gate: there is no part {gate!r}{near(gate, parts)}")
-        self.parts, self.weights, self.gate = parts, weights, gate
+        for setting, names in {"gates": gates, "sequence": sequence}.items():
+            for name in names:
+                if name not in parts:
+                    raise ValueError(f"{setting}: there is no part {name!r}{near(name, parts)}")
+        if len(set(sequence)) < len(sequence):
+            raise ValueError(f"sequence: a part may stand in it once, not {', '.join(sequence)}")
+        self.parts, self.weights, self.gates, self.sequence = parts, weights, gates, sequence
         self._paid: dict[str, list[float]] = defaultdict(list)
 
     def prepare(self, observations: Sequence[str]) -> None:
@@ -44,8 +49,15 @@ class Composite(RewardModel):
         scores = {name: np.asarray(part.score(turns), dtype=np.float64) for name, part in self.parts.items()}
         for name, score in scores.items():
             self._paid[name].extend(score[np.isfinite(score)])
-        total = np.sum([self.weights[name] * score for name, score in scores.items()], axis=0)
-        return total if self.gate is None else np.where((scores[self.gate] > 0) | np.isnan(total), total, 0.0)
+        counted = {name: self.weights[name] * score for name, score in scores.items()}
+        reached = np.ones(len(turns), dtype=bool)
+        for name in self.sequence:
+            counted[name] = np.where(reached, counted[name], 0.0)
+            reached &= scores[name] > 0
+        total = np.sum(list(counted.values()), axis=0)
+        for name, least in self.gates.items():
+            total = np.where(scores[name] > least, total, 0.0)
+        return np.where(np.isnan(list(scores.values())).any(axis=0), np.nan, total)
 
     def doubts(self, turns: Sequence[Step]) -> Mapping[str, Floats]:
         """Those of its parts."""

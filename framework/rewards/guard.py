@@ -32,7 +32,7 @@ class Guard(RewardModel):
         time_limit_s: for one call.
     """
 
-    def __init__(self, reward: RewardModel, most_abstained: float, time_limit_s: float = 600.0) -> None:
+    def __init__(self, reward: RewardModel, most_abstained: float, time_limit_s: float) -> None:
         self.reward, self.most_abstained, self.time_limit_s = reward, most_abstained, time_limit_s
         self._recent: deque[bool] = deque(maxlen=_RECENT)
         self._why: Counter[str] = Counter()

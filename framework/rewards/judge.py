@@ -1,4 +1,4 @@
-"""`reward=judge`: another language model reads the situation and what was said, and gives points.
+"""`reward=judge`: another language model reads the situation and what was said, and gives points or compares.
 
 Judges can be talked to, and some pay for a colon: "One Token to Fool LLM-as-a-Judge" (Zhao et al., 2025, arXiv:2507.08794) had up to 90 % of
 empty answers accepted. So what is judged stands between marks that it cannot forge, an answer counts only in the form asked for, and before
@@ -8,9 +8,12 @@ anything is learnt from a judge it must turn down a list of known tricks (`canar
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import yaml
@@ -26,6 +29,8 @@ _POINTS = 'Answer with nothing but a JSON object: {{"reason": "one sentence", "s
 _CHOICE = 'Answer with nothing but a JSON object: {"reason": "one sentence", "better": CHOICE}, where CHOICE is "first", "second" or "equal".'
 _PREFERENCES = {"first": 1.0, "second": 0.0, "equal": 0.5}
 
+_Reply = tuple[str, str]  # a situation, and what was said in it
+
 
 class Judge(RewardModel):
     """Points from a language model behind an OpenAI-compatible endpoint.
@@ -38,6 +43,9 @@ class Judge(RewardModel):
         high: the most.
         temperature: it is asked at; None: the endpoint's own.
         max_tokens: of its answer.
+        compare: replies that are expected together in the same situation earn no points but their share of wins against each other, scaled to the range:
+            n distinct replies are n (n - 1) questions instead of n. A reply with no other beside it is given points, and so is what was not expected, so
+            this changes only what worlds earn that show the same text, as in the first turns of a group of `algo=grpo`.
         tolerated: known tricks it may pay (give more than half of the range) without being refused.
     """
 
@@ -50,14 +58,16 @@ class Judge(RewardModel):
         high: float,
         temperature: NonNegative | None,
         max_tokens: Count,
+        compare: bool,
         tolerated: NonNegativeCount,
     ) -> None:
         if not low < high:
             raise ValueError(f"low {low:g} must be below high {high:g}")
-        self.endpoint, self.model, self.rubric, self.low, self.high, self.tolerated = endpoint, model, rubric, low, high, tolerated
+        self.endpoint, self.model, self.rubric, self.low, self.high = endpoint, model, rubric, low, high
+        self.compare, self.tolerated = compare, tolerated
         self._sampling = {"temperature": temperature, "max_completion_tokens": max_tokens}
         self._proved = False
-        self._expected: dict[tuple[str, str], float] = {}
+        self._expected: dict[_Reply, float] = {}
 
     def prepare(self, observations: Sequence[str]) -> None:
         """Scores the known tricks in the first situation.
@@ -66,7 +76,7 @@ class Judge(RewardModel):
             ConfigError: the judge pays more of them than are tolerated, or gives no usable answer to more than half.
         """
         canaries = yaml.safe_load(CANARIES.read_text(encoding="utf-8"))
-        scores = self._points([(observations[0], canary) for canary in canaries])
+        scores = np.array(list(self._points([(observations[0], canary) for canary in canaries]).values()))
         paid = [canary for canary, score in zip(canaries, scores, strict=True) if score > (self.low + self.high) / 2]
         if np.isnan(scores).mean() > 0.5:
             told = f"{self.model} at {self.endpoint.base_url} gave no usable answer to {np.isnan(scores).sum()} of {len(canaries)} questions"
@@ -83,10 +93,11 @@ class Judge(RewardModel):
         """See `RewardModel`: asks about all of them side by side."""
         if self._proved:
             distinct = list(dict.fromkeys((turn.observation, turn.reply) for turn in turns))
-            self._expected = dict(zip(distinct, self._points(distinct).tolist(), strict=True))
+            self._expected = self._wins(distinct) if self.compare else {}
+            self._expected |= self._points([reply for reply in distinct if reply not in self._expected])
 
     def score(self, turns: Sequence[Step]) -> Floats:
-        """Points for what was said, or the name of an act of who says nothing, in the light of what was seen; NaN where the judge gives no usable answer.
+        """What was said, or the name of an act of who says nothing, in the light of what was seen, by points or wins; NaN where there is no usable answer.
 
         Raises:
             ConfigError: see `prepare`, which is done first where it was not.
@@ -94,9 +105,8 @@ class Judge(RewardModel):
         if turns and not self._proved:
             self.prepare([turns[0].observation])
         asked = [(turn.observation, turn.reply) for turn in turns]
-        unexpected = [reply for reply in asked if reply not in self._expected]
-        points = self._expected | dict(zip(unexpected, self._points(unexpected).tolist(), strict=True))
-        return np.array([points[reply] for reply in asked], dtype=np.float64)
+        scores = self._expected | self._points([reply for reply in dict.fromkeys(asked) if reply not in self._expected])
+        return np.array([scores[reply] for reply in asked], dtype=np.float64)
 
     def prefer(self, observation: str, first: str, second: str) -> float:
         """How far the first of two replies is preferred: 1, 0.5 or 0, asked in both orders and averaged, so that the place of a reply earns nothing.
@@ -110,11 +120,23 @@ class Judge(RewardModel):
         """See `RewardModel`."""
         return self.endpoint.metrics()
 
-    def _points(self, replies: Sequence[tuple[str, str]]) -> Floats:
+    def _points(self, replies: Sequence[_Reply]) -> dict[_Reply, float]:
         with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
-            return np.array(list(pool.map(self._point, replies)), dtype=np.float64)
+            return dict(zip(replies, pool.map(self._point, replies), strict=True))
 
-    def _point(self, reply: tuple[str, str]) -> float:
+    def _wins(self, replies: Sequence[_Reply]) -> dict[_Reply, float]:
+        """Of those that have others beside them: the share of usable comparisons won, scaled; NaN where there is none."""
+        pairs = [(situation, first, second) for (situation, first), (other, second) in combinations(replies, 2) if situation == other]
+        with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
+            preferred = list(pool.map(lambda pair: self.prefer(*pair), pairs))
+        won: dict[_Reply, list[float]] = defaultdict(list)
+        for (situation, first, second), share in zip(pairs, preferred, strict=True):
+            won[situation, first].append(share)
+            won[situation, second].append(1 - share)
+        usable = {reply: [share for share in shares if not math.isnan(share)] for reply, shares in won.items()}
+        return {reply: self.low + fmean(shares) * (self.high - self.low) if shares else math.nan for reply, shares in usable.items()}
+
+    def _point(self, reply: _Reply) -> float:
         situation, said = reply
         answer = self._ask(_POINTS.format(low=self.low, high=self.high), situation, {"The reply to be judged": said})
         score = (answer or {}).get("score")

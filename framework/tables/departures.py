@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from framework.overoptimization import coefficients
+from framework.overoptimization import budget, coefficients
 from framework.statistics import bootstrap
 from framework.tables.finished import Row
 from framework.tables.sheets import Sheet, seeds_of, shown
@@ -29,12 +29,19 @@ def went(row: Row) -> bool:
 
 
 def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
-    """World by world: a line for each look at each policy, then the form of Gao and others fitted to each seed's looks."""
+    """World by world: a line for each look at each policy, then where gold was highest, then the form of Gao and others fitted to each seed's looks.
+
+    How much more was promised than kept, the area of `framework.overoptimization.Climb`, is not told: gold and a fitted reward have units of their own,
+    and what is kept of a look are means of both, not the spread over courses of one start by which both could be measured.
+    """
     for world in dict.fromkeys(row.subject for row in rows):
         here = [row for row in rows if row.subject == world and went(row)]
         if here:
             columns = ["policy", "seeds", "steps", "KL, nats", "gold gained", "reward gained"]
             yield Sheet(f"{world}: how far policies went from their start, and what it bought (validation, acts drawn)", columns, _looks(here))
+            columns = ["policy", "seeds", "steps", "KL, nats", "gold gained", "lost by the last look", "budget, nats"]
+            title = f"{world}: where gold was highest; budget: the least mean KL whose mean gold is within the interval there"
+            yield Sheet(title, columns, [_height(row) for row in here])
             columns = ["policy", "seeds", "alpha", "beta", "R2"]
             yield Sheet(f"{world}: gold gained = d (alpha - beta log d), d the square root of KL", columns, [_form(row) for row in here])
 
@@ -42,10 +49,17 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
 def _looks(rows: Sequence[Row]) -> list[list[str]]:
     lines = []
     for row in rows:
-        steps = np.mean([[look[0] for look in _path(run)] for run in row.runs], axis=0)
         columns = [[bootstrap(seeds) for seeds in _columns(row, name).T] for name in ("kl", *_PAID)]
-        lines += [[row.name, seeds_of(row), f"{step:,.0f}", *map(shown, cells)] for step, *cells in zip(steps, *columns, strict=False)]
+        lines += [[row.name, seeds_of(row), f"{step:,.0f}", *map(shown, cells)] for step, *cells in zip(_steps(row), *columns, strict=False)]
     return lines
+
+
+def _height(row: Row) -> list[str]:
+    kl, gold = _columns(row, "kl"), _columns(row, "gold")
+    peak = int(gold.mean(axis=0).argmax())
+    there, lost = bootstrap(gold[:, peak]), bootstrap(gold[:, peak] - gold[:, -1])
+    enough = budget(kl.mean(axis=0), gold.mean(axis=0), there)
+    return [row.name, seeds_of(row), f"{_steps(row)[peak]:,.0f}", *map(shown, (bootstrap(kl[:, peak]), there, lost)), f"{enough:.2f}"]
 
 
 def _form(row: Row) -> list[str]:
@@ -83,6 +97,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def _path(run: Any) -> Sequence[tuple[int, Mapping[str, Any]]]:
     path: Sequence[tuple[int, Mapping[str, Any]]] = run.climbed["path"]
     return path
+
+
+def _steps(row: Row) -> Floats:
+    """By look, means over seeds `[K]`."""
+    return np.asarray(np.mean([[steps for steps, _ in _path(run)] for run in row.runs], axis=0))
 
 
 def _columns(row: Row, name: str) -> Floats:

@@ -223,12 +223,31 @@ def test_how_far_policies_went_is_told_by_look_and_drawn(tmp_path: Path) -> None
         write(tmp_path / str(seed), summary(seed=seed, reward="ensemble", climbed=climbed(None) | {"path": path}))
     write(tmp_path / "older", summary(seed=7, reward="proxy", climbed=climbed(None)))
     found = policies(tmp_path)
-    looks, form = departures.sheets(found)
+    looks, height, form = departures.sheets(found)
     assert [line[2] for line in looks.lines] == ["0", "10", "21", "30", "40"] and looks.lines[0][3:] == ["0.000"] * 3
     assert looks.lines[2][3].startswith("1.220 [") and looks.lines[2][4].startswith("2.091 [")
+    assert [line[1:] for line in height.lines] == [["2 seeds", "30", "4.880 [4.000, 5.760]", "2.656 [2.614, 2.699]", "0.394 [0.159, 0.628]", "4.88"]]
     assert [line[1:] for line in form.lines] == [["2 seeds", "2.000 [2.000, 2.000]", "1.000 [1.000, 1.000]", "1.00"]] and "ensemble" in form.lines[0][0]
     departures.draw(found, tmp_path / "climbed.png")
     assert (tmp_path / "climbed.png").stat().st_size > 10_000
+
+
+def test_a_climb_is_told_where_gold_was_highest_what_was_lost_since_and_how_near_would_have_done(tmp_path: Path) -> None:
+    def write_run(seed: int, algo: str, *looks: tuple[float, float]) -> None:
+        path = [[10 * number, {"kl": kl, "gold": around(gold), "reward": around(number)}] for number, (kl, gold) in enumerate(looks)]
+        write(tmp_path / f"{algo}-{seed}", summary(algo=algo, seed=seed, reward="ensemble", climbed=climbed(None) | {"path": path}))
+
+    write_run(0, "ppo", (0.0, 5.0), (0.2, 6.6), (0.9, 7.0), (2.0, 5.5))  # gains 0, 1.6, 2, 0.5
+    write_run(1, "ppo", (0.0, 5.5), (0.4, 8.1), (1.1, 9.5), (3.0, 8.5))  # gains 0, 2.6, 4, 3
+    write_run(0, "grpo", (0.0, 5.0), (0.2, 6.6), (0.9, 7.0), (0.5, 7.0))  # it came back and was worth as much
+    write_run(0, "a2c", (0.0, 5.0), (0.2, 4.0), (0.9, 3.0), (0.5, 2.0))
+    _, height, _ = departures.sheets(policies(tmp_path))
+    assert height.columns == ["policy", "seeds", "steps", "KL, nats", "gold gained", "lost by the last look", "budget, nats"]
+    assert {line[0].split(",")[0]: line[1:] for line in height.lines} == {
+        "ppo": ["2 seeds", "20", "1.000 [0.900, 1.100]", "3.000 [2.000, 4.000]", "1.250 [1.000, 1.500]", "0.30"],  # 2.1 is within the interval
+        "grpo": ["1 seed", "20", "0.900", "2.000", "0.000", "0.50"],
+        "a2c": ["1 seed", "0", "0.000", "0.000", "3.000", "0.00"],
+    }
 
 
 def test_one_seed_keeps_its_own_interval(tmp_path: Path) -> None:

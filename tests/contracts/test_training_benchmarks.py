@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks import dpo_step, grpo_step, head_memory, reward_step, sft_step
+from framework.lm.adapters import Full, Lora
 
 
 @pytest.mark.slow
@@ -36,6 +42,29 @@ def test_a_step_from_sampling_to_the_update(tmp_path: Path) -> None:
     assert set(found) == {"full, 32", "full, 64", "lora, 32", "lora, 64"}
     for case in found.values():  # advantages within a group sum to nothing, and the first pass is on-policy
         assert case["ours"]["losses"] == pytest.approx(case["trl"]["losses"], abs=1e-3)
+        told = case["breakdown"]
+        assert tuple(told["phases"]) == grpo_step.PHASES and all(seconds > 0 for seconds in told["phases"].values())
+        assert sum(told["phases"].values()) == pytest.approx((1 - told["overhead"]) * told["seconds"]) and 0 < told["overhead"] < 0.5
+        assert 0 < told["share_of_peak"] == pytest.approx(told["operations"] / told["seconds"] / told["peak"])
+
+
+@pytest.mark.parametrize("adapter", [Full(), Lora()], ids=["full", "lora"])
+def test_operations_are_those_that_are_done(adapter: Full | Lora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dpo_step.write_model(tmp_path)
+    ours, learnt = grpo_step.Ours(tmp_path, adapter, 2, 32, "float32"), list[Sequence[Any]]()
+    score = ours.lm.score
+    monkeypatch.setattr(ours.lm, "score", lambda *given: learnt.append(given[0]) or score(*given))
+
+    def linear(x: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+        return 2 * x[-1] * math.prod(out_shape)
+
+    def added(_: Any, x: Sequence[int], __: Any, *, out_shape: Sequence[int], **___: Any) -> int:
+        return 2 * x[-1] * math.prod(out_shape)
+
+    unknown_to_torch = {torch.ops.mkldnn._linear_pointwise: linear, torch.ops.aten.addmm_: added}
+    with FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
+        ours.step()
+    assert grpo_step.operations(ours.lm, learnt[0]) == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
 def test_every_way_over_the_head_computes_the_same() -> None:

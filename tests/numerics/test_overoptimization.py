@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from framework.agreement import best_of
-from framework.overoptimization import FORMS, chances, climbed, coefficients, divergence, read, spread
+from framework.overoptimization import FORMS, budget, chances, climbed, coefficients, divergence, read, spread
+from framework.types import Estimate
 
 SIZES = [1, 2, 4, 8, 16, 32, 64]
 DISTANCE = np.sqrt(divergence(SIZES))
@@ -67,3 +68,8 @@ def test_peaks_of_the_forms() -> None:
     assert read(falling, falling, SIZES).forms["best_of_n"].peak == pytest.approx((1.2 / 1.0) ** 2)
     rising = d[None]
     assert read(rising, rising, SIZES).forms["best_of_n"].peak == math.inf or abs(read(rising, rising, SIZES).forms["best_of_n"].beta.mean) < 1e-9
+
+
+def test_a_budget_is_the_least_that_is_as_good_as_the_peak_within_its_interval() -> None:
+    kl, gold = np.array([0.0, 3.0, 1.0, 2.0]), np.array([0.0, 1.7, 1.5, 2.0])
+    assert [budget(kl, gold, Estimate(2.0, low, 2.5)) for low in (2.0, 1.7, 1.5, -0.1)] == [2.0, 2.0, 1.0, 0.0]

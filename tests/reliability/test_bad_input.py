@@ -266,7 +266,7 @@ def test_a_preset_goes_with_every_experiment(experiment: str, command: Command, 
     done = command("preset=smoke", f"experiment={experiment}", "checkpoint=null", "--cfg", "job")
     assert done.returncode == 0
     known = {"check_domain": set[str](), "evaluate": {"episodes", "rows", "max_tokens"}}
-    known["train"] = {"episodes", "curve_points", "curve_episodes", "climb_episodes", "explore_episodes", "most_abstained", "caution"}
+    known["train"] = {"episodes", "curve_points", "curve_episodes", "climb_episodes", "explore_episodes", "most_abstained", "reward_time_limit_s", "caution"}
     shown = done.stdout.split("\nexperiment:\n")[1].split("\n")
     keys = {line.strip().split(":")[0] for line in shown[: next(i for i, line in enumerate(shown) if not line.startswith(" "))]}
     assert keys - {"_target_"} <= known[experiment], "the preset sets what this experiment does not know"

@@ -49,6 +49,7 @@ def test_a_reward_is_fitted_reported_and_trained_on(reward: str, folder: Path, t
     assert isinstance(told["controls"], dict) and told["controls"].keys() == {"longer", "fewer_turns"}
     assert (tmp_path / "rm" / "learning_curve.png").stat().st_size > 10_000
     page = (tmp_path / "rm" / "report.html").read_text()
+    assert "gold_correlation" not in test and "all situations" not in page, "gold of each side is in no column"
     assert "the most that is possible" in page and "By difference in gold" in page
     assert open_checkpoint(tmp_path / "rm")[1]["reward"] == reward
     chosen = (f"reward={reward}", f"reward.path={tmp_path / 'rm'}", "reward.shape.width=16", "lm.max_features=24")
@@ -83,7 +84,7 @@ def test_controls_stand_beside_and_the_same_reader_is_not_fitted_twice(folder: P
 
 
 @pytest.mark.slow
-def test_gold_in_the_file_gives_the_best_of_n_and_a_column_gives_subsets(folder: Path, tmp_path: Path) -> None:
+def test_gold_in_the_file_gives_the_best_of_n_and_a_column_gives_subsets(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "validation", "test"):
         rows = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
         for number, row in enumerate(rows):
@@ -95,7 +96,9 @@ def test_gold_in_the_file_gives_the_best_of_n_and_a_column_gives_subsets(folder:
     assert test["by_subset"]["even"]["accuracy"] == test["accuracy"], "what is apart counts for nothing else"
     assert test["by_subset"]["even"]["distance"] == test["distance"] > 0
     assert isinstance(told["pairs"], dict) and told["pairs"]["test"] == -(-len(rows) // 2)
-    assert "even" in (tmp_path / "rm" / "report.html").read_text()
+    page, shown = (tmp_path / "rm" / "report.html").read_text(), " ".join(capsys.readouterr().out.split())
+    assert "even" in page and "most of them of different situations" in page and "courses of all situations taken together" in page
+    assert "Over courses: with gold, courses of all situations taken together." in shown and f"{test['gold_correlation']:.3f}" in shown
     assert list(test["best_of"]["gold"].values()) == sorted(test["best_of"]["gold"].values())
     assert test["best_of"]["reward"]["1"] == pytest.approx(test["best_of"]["gold"]["1"])
 

@@ -65,7 +65,7 @@ def raising(error: BaseException) -> Callable[[Sequence[Step]], Any]:
     ],
 )
 def test_what_is_no_reward_is_a_blank(function: Callable[[Sequence[Step]], Any], blank: list[bool]) -> None:
-    guard = Guard(Plugin(function), most_abstained=1.0)
+    guard = Guard(Plugin(function), most_abstained=1.0, time_limit_s=60)
     scores = guard.score(TURNS)
     assert scores.dtype == np.float64 and np.isnan(scores).tolist() == blank
     assert guard.metrics() == {"abstained": np.mean(blank)} and guard.metrics() == {}
@@ -106,29 +106,29 @@ def test_what_is_expected_may_fail_or_hang_as_well() -> None:
 
 def test_too_many_blanks_stop_the_run() -> None:
     number = iter(range(1_000))
-    guard = Guard(Plugin(lambda turns: [None if next(number) % 4 == 0 else 1.0 for _ in turns]), most_abstained=0.2)
+    guard = Guard(Plugin(lambda turns: [None if next(number) % 4 == 0 else 1.0 for _ in turns]), most_abstained=0.2, time_limit_s=60)
     with pytest.raises(TrainingError, match=r"Plugin gave no usable reward for 21 of the last 82 turns, and a share of at most 0.2 may.*21 times a value that"):
         score_often(guard)
 
 
 def test_a_reward_that_never_answers_is_found_out_soon() -> None:
-    guard = Guard(Plugin(lambda turns: None), most_abstained=0.05)
+    guard = Guard(Plugin(lambda turns: None), most_abstained=0.05, time_limit_s=60)
     with pytest.raises(TrainingError, match="6 of the last 6 turns"):
         score_often(guard)
 
 
 def test_few_blanks_do_not() -> None:
     number = iter(range(1_000))
-    guard = Guard(Plugin(lambda turns: [None if next(number) % 10 == 9 else 1.0 for _ in turns]), most_abstained=0.1)
+    guard = Guard(Plugin(lambda turns: [None if next(number) % 10 == 9 else 1.0 for _ in turns]), most_abstained=0.1, time_limit_s=60)
     score_often(guard)
     assert guard.metrics()["abstained"] == pytest.approx(0.1)
 
 
 def test_an_error_of_the_user_is_told_to_the_user() -> None:
     with pytest.raises(ConfigError, match="reward: mend it"):
-        Guard(Plugin(raising(ConfigError("reward", "mend it"))), most_abstained=1.0).score(TURNS)
+        Guard(Plugin(raising(ConfigError("reward", "mend it"))), most_abstained=1.0, time_limit_s=60).score(TURNS)
 
 
 def test_ctrl_c_is_no_abstention() -> None:
     with pytest.raises(KeyboardInterrupt):
-        Guard(Plugin(raising(KeyboardInterrupt())), most_abstained=1.0).score(TURNS)
+        Guard(Plugin(raising(KeyboardInterrupt())), most_abstained=1.0, time_limit_s=60).score(TURNS)

@@ -6,13 +6,14 @@ import json
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from chat_server import Server
+from chat_server import Server, Slowly
 
 from framework.errors import ConfigError, TrainingError
 from framework.lm.endpoint import Endpoint, NoAnswerError, fence
@@ -24,10 +25,9 @@ GOOD, BAD = "We refund you within 14 days.", "No."
 TURNS = [Step("The client asks for a refund.", GOOD, {}, {}), Step("The client asks for a refund.", BAD, {}, {})]
 
 
-def judged(request: dict[str, Any]) -> tuple[str, str]:
-    """Situation and reply, as an honest judge reads them."""
-    found = re.findall(r"<text-([0-9a-f]{16})>\n(.*?)\n</text-\1>", request["messages"][-1]["content"], re.DOTALL)
-    return found[0][1], found[1][1]
+def judged(request: dict[str, Any]) -> list[str]:
+    """The situation, and the reply or the two of them, as an honest judge reads them."""
+    return [text for _, text in re.findall(r"<text-([0-9a-f]{16})>\n(.*?)\n</text-\1>", request["messages"][-1]["content"], re.DOTALL)]
 
 
 def honest(request: dict[str, Any]) -> str:
@@ -35,8 +35,8 @@ def honest(request: dict[str, Any]) -> str:
 
 
 def judge(endpoint: Endpoint, **changed: Any) -> Judge:
-    settings: dict[str, Any] = {"model": "m", "rubric": "Be fair.", "low": 0.0, "high": 10.0, "temperature": 0.0, "max_tokens": 50, "tolerated": 0}
-    return Judge(endpoint, **{**settings, **changed})
+    settings: dict[str, Any] = {"model": "m", "rubric": "Be fair.", "low": 0.0, "high": 10.0, "temperature": 0.0, "max_tokens": 50}
+    return Judge(endpoint, **{**settings, "compare": False, "tolerated": 0, **changed})
 
 
 def canaries() -> list[str]:
@@ -58,25 +58,14 @@ def test_an_honest_judge(server: Server) -> None:
 
 
 def test_what_is_expected_is_asked_side_by_side_and_only_once(server: Server) -> None:
-    together, most, lock = 0, 0, threading.Lock()
-
-    def say(request: dict[str, Any]) -> str:
-        nonlocal together, most
-        with lock:
-            together += 1
-            most = max(most, together)
-        time.sleep(0.05)
-        with lock:
-            together -= 1
-        return "no points" if judged(request)[1] == "Mumble." else honest(request)
-
     server.say = honest
     asked = judge(server.endpoint())
     asked.prepare([TURNS[0].observation])
-    server.say, before = say, len(server.asked)
+    slowly = server.say = Slowly(lambda request: "no points" if judged(request)[1] == "Mumble." else honest(request))
+    before = len(server.asked)
     replies = [GOOD, BAD, "Mumble.", "No, never.", GOOD]
     asked.expect([Step("The client asks for a refund.", "", {}, {}, said=reply) for reply in replies])
-    assert most > 1 and len(server.asked) == before + 4
+    assert slowly.most > 1 and len(server.asked) == before + 4
     scores = [float(asked.score([Step("The client asks for a refund.", reply, {}, {})])[0]) for reply in replies]
     np.testing.assert_equal(scores, [9.0, 0.0, np.nan, 0.0, 9.0])
     assert len(server.asked) == before + 4, "not even what had no answer is asked again"
@@ -143,7 +132,7 @@ def test_a_server_that_fails_is_asked_again_and_then_given_up(server: Server) ->
     assert endpoint.ask("m", [Message("user", "one")]) == "fine"
     with pytest.raises(NoAnswerError, match="InternalServerError"):
         endpoint.ask("m", [Message("user", "two")])
-    assert endpoint.calls == 1 and len(server.asked) == 4
+    assert endpoint.calls == 2 and len(server.asked) == 4
 
 
 def test_a_server_that_hangs_is_not_waited_for(server: Server) -> None:
@@ -178,7 +167,7 @@ def test_the_cap_on_cost(server: Server) -> None:
         endpoint.ask("m", [Message("user", str(number))])
     assert endpoint.metrics() == {"calls": 2.0, "cost": pytest.approx(0.30)}
     endpoint.ask("m", [Message("user", "0")])  # known: costs nothing
-    with pytest.raises(TrainingError, match=r"has cost 0.3000 in 2 calls, and max_cost is 0.25"):
+    with pytest.raises(TrainingError, match=r"has cost 0.3000 in 2 calls; endpoint.max_cost is 0.25, raise it"):
         endpoint.ask("m", [Message("user", "2")])
 
 
@@ -206,13 +195,95 @@ def test_the_key_is_named_and_never_shown(server: Server, tmp_path: Path, monkey
 @pytest.mark.parametrize(("says", "preferred"), [("good", 1.0), ("first", 0.5), ("equal", 0.5), ("nonsense", np.nan)])
 def test_preferences_are_asked_in_both_orders(says: str, preferred: float, server: Server) -> None:
     def say(request: dict[str, Any]) -> str:
-        first = re.findall(r"<text-([0-9a-f]{16})>\n(.*?)\n</text-\1>", request["messages"][-1]["content"], re.DOTALL)[1][1]
-        return json.dumps({"better": ("first" if first == GOOD else "second") if says == "good" else says})
+        return json.dumps({"better": ("first" if judged(request)[1] == GOOD else "second") if says == "good" else says})
 
     server.say = say
     asked = judge(server.endpoint())
     assert asked.prefer("a situation", GOOD, BAD) == pytest.approx(preferred, nan_ok=True)
     assert asked.prefer("a situation", BAD, GOOD) == pytest.approx(1 - preferred, nan_ok=True)
+
+
+def longer(request: dict[str, Any]) -> str:
+    """Prefers the longer of two replies, and cannot make up its mind about who mumbles; any one that is no trick has 7 points."""
+    _, *replies = judged(request)
+    if len(replies) == 1:
+        return json.dumps({"score": 0 if replies[0] in canaries() else 7})
+    lengths = [len(reply) for reply in replies]
+    better = "equal" if lengths[0] == lengths[1] else "first" if lengths[0] > lengths[1] else "second"
+    return json.dumps({"better": "hm" if "Mumble." in replies else better})
+
+
+def said(observation: str, *replies: str) -> list[Step]:
+    return [Step(observation, "", {}, {}, said=reply) for reply in replies]
+
+
+def test_replies_to_the_same_situation_are_compared(server: Server) -> None:
+    server.say = longer
+    asked = judge(server.endpoint(), compare=True, low=-1.0)
+    asked.prepare(["x"])
+    slowly = server.say = Slowly(longer)
+    before = len(server.asked)
+    turns = said("s", "a", "bbb", "cc", "bbb") + said("t", "a", "c") + said("u", "a", "Mumble.", "cc") + said("v", "a", "a") + said("w", "a", "Mumble.")
+    asked.expect([turns[index] for index in np.random.default_rng(0).permutation(len(turns))])
+    assert len(server.asked) - before == 3 * 2 + 2 * 1 + 3 * 2 + 1 + 2 * 1 and slowly.most > 1
+    scores = [float(asked.score([turn])[0]) for turn in turns]
+    wins = {"s": [-1.0, 10.0, 4.5, 10.0], "t": [4.5, 4.5], "u": [-1.0, np.nan, 10.0], "v": [7.0, 7.0], "w": [np.nan, np.nan]}
+    np.testing.assert_equal(scores, [score for group in wins.values() for score in group])
+    assert len(server.asked) - before == 17, "not even what had no answer is asked again"
+    assert asked.score(said("s", "a new one")).tolist() == [7.0], "what was not expected is given points"
+
+
+def test_a_judge_that_likes_a_place_tells_no_replies_apart(server: Server) -> None:
+    server.say = lambda request: json.dumps({"better": "first", "score": 0})
+    asked = judge(server.endpoint(), compare=True)
+    asked.prepare(["x"])
+    asked.expect(said("s", "a", "bbb", "cc"))
+    assert asked.score(said("s", "a", "bbb", "cc")).tolist() == [5.0, 5.0, 5.0]
+
+
+def test_the_cap_on_calls(server: Server) -> None:
+    replies = iter(["fine", (400, {}), "fine"])
+    server.say = lambda request: next(replies)
+    endpoint = server.endpoint(max_calls=3)
+    endpoint.ask("m", [Message("user", "0")])
+    with pytest.raises(NoAnswerError):
+        endpoint.ask("m", [Message("user", "1")])
+    endpoint.ask("m", [Message("user", "0")])  # known: no call
+    endpoint.ask("m", [Message("user", "2")])
+    with pytest.raises(TrainingError, match=r"was asked 3 times; endpoint.max_calls is 3, raise it"):
+        endpoint.ask("m", [Message("user", "3")])
+    assert len(server.asked) == 3 and endpoint.metrics()["calls"] == 3.0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_same_question_at_the_same_time_is_asked_once(fails: bool, server: Server) -> None:
+    def say(request: dict[str, Any]) -> Any:
+        time.sleep(0.5)
+        return (400, {}) if fails else f"answer {len(server.asked)}"
+
+    server.say = say
+    endpoint, together = server.endpoint(), threading.Barrier(8)
+
+    def ask(_: int) -> str:
+        together.wait()
+        try:
+            return endpoint.ask("m", [Message("user", "x")])
+        except NoAnswerError:
+            return "none"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(8))) == {"none" if fails else "answer 1"}
+    assert len(server.asked) == 1 == endpoint.calls
+
+
+def test_side_by_side_no_more_than_the_cap_are_asked(server: Server) -> None:
+    server.say = honest
+    asked = judge(server.endpoint(max_calls=len(canaries()) + 2))
+    asked.prepare(["x"])
+    server.say = Slowly(honest)
+    with pytest.raises(TrainingError, match="endpoint.max_calls"):
+        asked.expect(said("x", *map(str, range(8))))
+    assert len(server.asked) == len(canaries()) + 2
 
 
 def test_the_range_goes_up(server: Server) -> None:

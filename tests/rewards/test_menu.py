@@ -42,30 +42,64 @@ def test_gold_is_the_sum_of_the_terms_and_proxy_the_proxy() -> None:
 
 
 def test_composite_by_hand() -> None:
-    reward = Composite({"gold": Gold(), "proxy": Proxy()}, {"gold": 2.0, "proxy": -0.5}, None)
+    reward = Composite({"gold": Gold(), "proxy": Proxy()}, {"gold": 2.0, "proxy": -0.5}, {}, [])
     assert reward.score(TURNS).tolist() == [2.0, 1.0, -2.5]
     assert reward.metrics() == {"gold": pytest.approx(1 / 3), "proxy": 1.0}
     assert reward.metrics() == {}
 
 
-def test_the_gate_must_hold() -> None:
-    reward = Composite({"gold": Gold(), "proxy": Proxy()}, {"gold": 1.0, "proxy": 1.0}, "proxy")
-    assert reward.score(TURNS).tolist() == [6.0, 0.0, 0.0]
+@pytest.mark.parametrize(
+    ("gates", "paid"),
+    [
+        ({}, [6.0, -2.0, 0.0]),
+        ({"proxy": 0.0}, [6.0, 0.0, 0.0]),
+        ({"proxy": -2.0}, [6.0, 0.0, 0.0]),  # above, not at
+        ({"proxy": -2.5}, [6.0, -2.0, 0.0]),
+        ({"proxy": -2.5, "gold": 0.0}, [6.0, 0.0, 0.0]),
+        ({"proxy": 5.0, "gold": -5.0}, [0.0, 0.0, 0.0]),
+    ],
+)
+def test_every_gate_must_hold(gates: dict[str, float], paid: list[float]) -> None:
+    reward = Composite({"gold": Gold(), "proxy": Proxy()}, {"gold": 1.0, "proxy": 1.0}, gates, [])
+    assert reward.score(TURNS).tolist() == paid
 
 
-@pytest.mark.parametrize("gate", [None, "blank", "gold"])
-def test_whoever_abstains_takes_the_turn_with_him(gate: str | None) -> None:
-    reward = Composite({"gold": Gold(), "blank": Fixed(1.0, np.nan, 1.0)}, {"gold": 1.0, "blank": 0.0}, gate)
+@pytest.mark.parametrize(
+    ("sequence", "paid"),
+    [
+        (["first", "second", "third"], [111.0, 11.0, 1.0, 0.0, -1.0]),
+        (["third", "second", "first"], [111.0, 0.0, 100.0, 110.0, 109.0]),
+        (["second"], [111.0, 11.0, 101.0, 110.0, 109.0]),
+        (["first", "third"], [111.0, 11.0, 101.0, 10.0, 9.0]),  # who does not stand in it counts in any case
+    ],
+)
+def test_a_part_of_the_sequence_counts_where_all_before_it_are_above_zero(sequence: list[str], paid: list[float]) -> None:
+    parts = {"first": Fixed(1.0, 1.0, 1.0, 0.0, -1.0), "second": Fixed(1.0, 1.0, 0.0, 1.0, 1.0), "third": Fixed(1.0, 0.0, 1.0, 1.0, 1.0)}
+    reward = Composite({**parts}, {"first": 1.0, "second": 10.0, "third": 100.0}, {}, sequence)
+    assert reward.score(TURNS + TURNS[:2]).tolist() == paid
+    assert reward.metrics() == {"first": 0.4, "second": 0.8, "third": 0.8}, "of what each gave, counted or not"
+
+
+@pytest.mark.parametrize("gates", [{}, {"blank": 0.0}, {"gold": 0.0}])
+@pytest.mark.parametrize("sequence", [[], ["blank", "gold"], ["gold", "blank"]])
+def test_whoever_abstains_takes_the_turn_with_him(gates: dict[str, float], sequence: list[str]) -> None:
+    reward = Composite({"gold": Gold(), "blank": Fixed(1.0, np.nan, 1.0)}, {"gold": 1.0, "blank": 0.0}, gates, sequence)
     assert np.isnan(reward.score(TURNS)).tolist() == [False, True, False]
+    assert reward.score([]).shape == (0,)
 
 
 def test_a_composite_from_settings() -> None:
     gold, proxy = ({"_target_": f"framework.rewards.{name.lower()}.{name}"} for name in ("Gold", "Proxy"))
-    node = {"_target_": "framework.rewards.composite.Composite", "parts": {"gold": gold, "proxy": proxy}, "weights": {"gold": 1, "proxy": 0.5}, "gate": None}
+    parts = {"parts": {"gold": gold, "proxy": proxy}, "weights": {"gold": 1, "proxy": 0.5}}
+    node = {"_target_": "framework.rewards.composite.Composite", **parts, "gates": {}, "sequence": []}
     assert build(node, "reward").score(TURNS).tolist() == [4.0, -1.0, -0.5]
+    assert build({**node, "gates": {"proxy": 0}, "sequence": ["gold", "proxy"]}, "reward").score(TURNS).tolist() == [4.0, 0.0, -1.0]
     for wrong, told in [
         ({"weights": {"gold": 1}}, "reward: parts and weights must have the same names, not gold, proxy and gold"),
-        ({"gate": "glod"}, "gate: there is no part 'glod'; did you mean 'gold'?"),
+        ({"gates": {"glod": 0}}, "gates: there is no part 'glod'; did you mean 'gold'?"),
+        ({"gates": {"gold": "much"}}, "reward.gates.gold"),
+        ({"sequence": ["glod"]}, "sequence: there is no part 'glod'; did you mean 'gold'?"),
+        ({"sequence": ["gold", "proxy", "gold"]}, "sequence: a part may stand in it once, not gold, proxy, gold"),
         ({"weights": {"gold": "x", "proxy": 1}}, "reward.weights.gold"),
         ({"parts": {"gold": {"_target_": "os.system"}}}, "outside the packages"),
         ({"parts": {"gold": {"_target_": "framework.algorithms.sb3.PPO"}}}, "reward.parts.gold.total_steps: is missing"),
@@ -109,8 +143,8 @@ class Doubtful(Fixed):
 
 
 def test_an_account_has_the_mean_doubt_over_the_turns_of_the_episode() -> None:
-    composite, accounts = Composite({"it": Doubtful(1.0), "gold": Gold()}, {"it": 1.0, "gold": 1.0}, None), list[Account]()
-    world = RewardedWorld(load_domain("finance", "SuitabilityDesk").make("train"), Guard(composite, 0.05), accounts)
+    composite, accounts = Composite({"it": Doubtful(1.0), "gold": Gold()}, {"it": 1.0, "gold": 1.0}, {}, []), list[Account]()
+    world = RewardedWorld(load_domain("finance", "SuitabilityDesk").make("train"), Guard(composite, 0.05, 60), accounts)
     for seed in (3, 4):
         world.reset(seed=seed)
         turns = 0
@@ -159,7 +193,7 @@ class Eager(Fixed):
 
 def test_worlds_that_move_together_announce_what_will_be_scored() -> None:
     eager, domain = Eager(), load_domain("finance", "SuitabilityDesk")
-    worlds = [RewardedWorld(domain.make("train"), Guard(Composite({"it": eager}, {"it": 1.0}, None), 0.05), []) for _ in range(2)]
+    worlds = [RewardedWorld(domain.make("train"), Guard(Composite({"it": eager}, {"it": 1.0}, {}, []), 0.05, 60), []) for _ in range(2)]
     shown = [world.reset(seed=seed)[0] for seed, world in enumerate(worlds)]
     announce([*worlds, domain.make("train")], [Reply(1, "Let me ask."), Reply(-1, "Mumble."), Reply(0)])
     assert eager.expected == [Step(shown[0], worlds[0].acts[1], {}, {}, said="Let me ask."), Step(shown[1], "", {}, {}, said="Mumble.")]

@@ -48,6 +48,11 @@ class Multi(Grader):
         """The formula as it is computed."""
         return Formula(self.calculate_output, self.graders)
 
+    @property
+    def asks(self) -> bool:
+        """See `Grader`."""
+        return any(grader.asks for grader in self.graders.values())
+
     def require(self, means: Means) -> None:
         """See `Grader`."""
         for grader in self.graders.values():
@@ -97,11 +102,15 @@ def read_grader(form: Mapping[str, Any], place: str = "grader") -> Grader:
         raise ConfigError(f"{place}{where}", first["msg"].removeprefix("Value error, ")) from error
 
 
+def members(grader: Grader) -> Mapping[str, Grader]:
+    """The graders that a multi grader combines, by their keys; of another, itself."""
+    return grader.graders if isinstance(grader, Multi) else {"": grader}
+
+
 def grade(grader: Grader, sample: Mapping[str, Any], item: Mapping[str, Any], means: Means) -> Graded:
     """Grades a sample; a multi grader's members are all graded, whichever of them fails."""
-    members: Mapping[str, Grader] = grader.graders if isinstance(grader, Multi) else {"": grader}
     grades, errors = {}, {}
-    for key, member in members.items():
+    for key, member in members(grader).items():
         try:
             grades[key] = member.grade(sample, item, means)
         except GradeError as error:

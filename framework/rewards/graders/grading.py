@@ -50,6 +50,11 @@ class Grader(BaseModel, ABC):
 
     name: str = ""
 
+    @property
+    def asks(self) -> bool:
+        """Whether a model elsewhere is asked, so that many samples are better graded side by side."""
+        return False
+
     def require(self, means: Means) -> None:
         """Called once before grading.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,13 +35,14 @@ class GraderMessage(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Template | InputText
+    content: Template | InputText | list[Template | InputText]
     type: Literal["message"] = "message"
 
     def filled(self, sample: Mapping[str, Any], item: Mapping[str, Any]) -> str:
         """Its text."""
-        template = self.content if isinstance(self.content, str) else self.content.text
-        return render(template, sample, item, wrap=lambda text: fence(text, about=template))
+        parts = self.content if isinstance(self.content, list) else [self.content]
+        templates = [part if isinstance(part, str) else part.text for part in parts]
+        return "\n".join(render(template, sample, item, wrap=partial(fence, about=template)) for template in templates)
 
 
 class SamplingParams(BaseModel):
@@ -52,11 +54,13 @@ class SamplingParams(BaseModel):
     top_p: float | None = None
     temperature: float | None = None
     max_completions_tokens: int | None = None  # the published spelling
+    max_tokens: int | None = None  # that of a published example
     reasoning_effort: str | None = None
 
     def request(self) -> dict[str, Any]:
         """The same as fields of a request."""
-        return {"max_completion_tokens": self.max_completions_tokens, **self.model_dump(exclude={"max_completions_tokens"})}
+        most = self.max_tokens if self.max_completions_tokens is None else self.max_completions_tokens
+        return {"max_completion_tokens": most, **self.model_dump(exclude={"max_completions_tokens", "max_tokens"})}
 
 
 class ModelGrader(Grader):
@@ -65,6 +69,11 @@ class ModelGrader(Grader):
     model: str
     input: list[GraderMessage] = Field(min_length=1)
     sampling_params: SamplingParams = SamplingParams()
+
+    @property
+    def asks(self) -> bool:
+        """See `Grader`."""
+        return True
 
     def require(self, means: Means) -> None:
         """See `Grader`."""
@@ -94,6 +103,7 @@ class ScoreModel(ModelGrader):
 
     type: Literal["score_model"]
     range: tuple[float, float] = (0.0, 1.0)
+    pass_threshold: float | None = None  # of evaluations; the grade is the number itself
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -8,7 +8,7 @@ The published description names the metrics and leaves their variants open; thes
     gleu          Google's GLEU of orders 1 to 4 (Wu et al., 2016)
     meteor        METEOR (Banerjee and Lavie, 2005), exact words and Porter stems; without its synonyms, which need WordNet's files
     rouge_1..5, rouge_l   F measure of rouge-score, without stemming
-    cosine        of embeddings, at least 0; needs something that embeds
+    cosine        of embeddings, at least 0; needs a model that embeds
 
 Tokens of bleu, gleu and meteor are those of the Penn Treebank's rules; meteor lowers the case.
 """
@@ -24,7 +24,8 @@ import numpy as np
 from pydantic import AfterValidator
 
 from framework.errors import ConfigError, MissingExtraError
-from framework.rewards.graders.grading import Grader, Means
+from framework.lm.endpoint import NoAnswerError
+from framework.rewards.graders.grading import GradeError, Grader, Means
 from framework.rewards.graders.templates import check, render
 
 Template = Annotated[str, AfterValidator(check)]
@@ -55,11 +56,16 @@ class TextSimilarity(Grader):
     evaluation_metric: Literal["fuzzy_match", "bleu", "gleu", "meteor", "cosine", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"]
     pass_threshold: float | None = None  # of evaluations; the grade is the similarity itself
 
+    @property
+    def asks(self) -> bool:
+        """See `Grader`."""
+        return self.evaluation_metric == "cosine"
+
     def require(self, means: Means) -> None:
         """See `Grader`."""
-        if self.evaluation_metric == "cosine":
+        if self.asks:
             if means.embed is None:
-                raise ConfigError("grader.evaluation_metric", "cosine needs a model that embeds texts, and there is none here; choose another metric")
+                raise ConfigError("grader.evaluation_metric", "cosine needs a model that embeds texts; give reward.embedding_model, or choose another metric")
             return
         package = _PACKAGES.get(self.evaluation_metric, "rouge_score")
         if importlib.util.find_spec(package) is None:
@@ -68,9 +74,8 @@ class TextSimilarity(Grader):
     def grade(self, sample: Mapping[str, Any], item: Mapping[str, Any], means: Means) -> float:
         """See `Grader`."""
         given, wanted = render(self.input, sample, item), render(self.reference, sample, item)
-        if self.evaluation_metric == "cosine":
-            assert means.embed is not None
-            return _cosine(*np.asarray(means.embed([given, wanted]), dtype=np.float64))
+        if self.asks:
+            return _cosine(given, wanted, means)
         return similarity(self.evaluation_metric, given, wanted)
 
 
@@ -115,6 +120,13 @@ def _rouge(kind: str) -> Any:
     return RougeScorer([kind], use_stemmer=False)
 
 
-def _cosine(given: np.ndarray, wanted: np.ndarray) -> float:
-    length = float(np.linalg.norm(given) * np.linalg.norm(wanted))
-    return max(0.0, float(given @ wanted) / length) if length else 0.0
+def _cosine(given: str, wanted: str, means: Means) -> float:
+    assert means.embed is not None
+    if not given or not wanted:  # which endpoints refuse to embed
+        return float(given == wanted)
+    try:
+        one, other = np.asarray(means.embed([given, wanted]), dtype=np.float64)
+    except NoAnswerError as error:
+        raise GradeError("other_error", str(error)) from error
+    length = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return max(0.0, float(one @ other) / length) if length else 0.0
