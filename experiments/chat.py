@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from framework.checkpoint import open_checkpoint
-from framework.config import Count, Fraction, NonNegative
+from framework.config import Count, Fraction, NonNegative, NonNegativeCount
 from framework.experiment import Experiment, Run
 from framework.interfaces import Algorithm, LanguageModel, Tuning
 from framework.types import Message, Sampling
@@ -25,11 +25,15 @@ class Chat(Experiment):
         max_tokens: of an answer.
         temperature: 0 takes the likeliest token.
         top_p: tokens are drawn from the likeliest that together have this probability.
+        top_k: tokens are drawn from so many of the likeliest; 0: from all.
+        stop: texts at which an answer ends; they are not part of it.
     """
 
-    def __init__(self, system: str | None, compare: bool, max_tokens: Count, temperature: NonNegative, top_p: Fraction) -> None:
+    def __init__(
+        self, system: str | None, compare: bool, max_tokens: Count, temperature: NonNegative, top_p: Fraction, top_k: NonNegativeCount, stop: Sequence[str]
+    ) -> None:
         self.system, self.compare = system, compare
-        self.sampling = Sampling(max_tokens, temperature, top_p)
+        self.sampling = Sampling(max_tokens, temperature, top_p, top_k, tuple(stop))
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""

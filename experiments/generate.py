@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from framework.answering import answer
 from framework.checkpoint import open_checkpoint
-from framework.config import Count, Fraction, NonNegative
+from framework.config import Count, Fraction, NonNegative, NonNegativeCount
 from framework.errors import ConfigError
 from framework.experiment import Experiment, Run
 from framework.interfaces import Algorithm, LanguageModel, Tuning
@@ -26,11 +26,15 @@ class Generate(Experiment):
         max_tokens: of an answer.
         temperature: 0 takes the likeliest token.
         top_p: tokens are drawn from the likeliest that together have this probability.
+        top_k: tokens are drawn from so many of the likeliest; 0: from all.
+        stop: texts at which an answer ends; they are not part of it.
     """
 
-    def __init__(self, prompts: str, system: str | None, max_tokens: Count, temperature: NonNegative, top_p: Fraction) -> None:
+    def __init__(
+        self, prompts: str, system: str | None, max_tokens: Count, temperature: NonNegative, top_p: Fraction, top_k: NonNegativeCount, stop: Sequence[str]
+    ) -> None:
         self.prompts, self.system = Path(prompts), system
-        self.sampling = Sampling(max_tokens, temperature, top_p)
+        self.sampling = Sampling(max_tokens, temperature, top_p, top_k, tuple(stop))
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""

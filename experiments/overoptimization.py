@@ -101,11 +101,18 @@ class Overoptimization(Experiment):
         learning = {"lora": shaped(reward.on(reward.reader.tuned(self.lora)), "mlp")} if "lora" in self.shapes else {}
         folder = self._folder(run)
         pool = self._pool(run)
-        lines = sorted({line for observation, act in pool.turns for line in (*observation.split("\n"), act) if line})
-        shared = reward.on(ReadOnce(reward.reader, run.device, lines))
-        self._fill(run, {shape: shaped(shared, shape) for shape in self.shapes if shape != "lora"} | learning, pool, folder)
+        self._fill(run, self._on_a_frozen_reader(reward, pool, run.device) | learning, pool, folder)
         self._show(run, pool, folder)
         return True
+
+    def _on_a_frozen_reader(self, reward: TurnReward, pool: Courses, device: torch.device) -> dict[str, TurnReward]:
+        """The rewards whose reader does not learn: all of them have it read each line once."""
+        shapes = [shape for shape in self.shapes if shape != "lora"]
+        if not shapes:
+            return {}
+        lines = sorted({line for observation, act in pool.turns for line in (*observation.split("\n"), act) if line})
+        shared = reward.on(ReadOnce(reward.reader, device, lines))
+        return {shape: shaped(shared, shape) for shape in shapes}
 
     def _cells(self, run: Run) -> Iterator[Cell]:
         seeds = range(run.settings.seed, run.settings.seed + self.seeds)

@@ -29,6 +29,7 @@ class GenerativePolicy(SpeakingPolicy):
         evaluation_temperature: at which they are drawn when it is judged. At 0 what is likeliest is written, and a reply that is not
             understood is then given for ever, since it changes nothing that is shown.
         critic_width: of the critic's layer.
+        system: what the model is told before every observation, as which acts there are; None: nothing.
 
     Raises:
         ValueError: the world has no phrasebook.
@@ -37,12 +38,20 @@ class GenerativePolicy(SpeakingPolicy):
     critic: Critic
 
     def __init__(
-        self, lm: LanguageModel, domain: Domain, max_tokens: Count, temperature: Positive, evaluation_temperature: NonNegative, critic_width: Count
+        self,
+        lm: LanguageModel,
+        domain: Domain,
+        max_tokens: Count,
+        temperature: Positive,
+        evaluation_temperature: NonNegative,
+        critic_width: Count,
+        system: str | None,
     ) -> None:
         if domain.phrases is None:
             raise ValueError(f"{domain.name}/{domain.environment} has no phrasebook, so nothing said in it is understood; use policy=likelihood or policy=head")
         self.lm, self.book, self.critic_width = lm, load_phrasebook(domain.phrases, tuple(domain.acts)), critic_width
         self.sampling, self.judged = Sampling(max_tokens, temperature), Sampling(max_tokens, evaluation_temperature)
+        self.told = () if system is None else (Message("system", system),)
 
     def prepare(self, observations: Sequence[str], device: torch.device) -> None:
         """Loads the language model and makes a fresh critic."""
@@ -75,7 +84,7 @@ class GenerativePolicy(SpeakingPolicy):
     def lesson(self, text: str, act: int) -> Tokens:
         """See `SpeakingPolicy`; gives no reasons, since a turn is paid for what is done."""
         said = self.book.express(act, None, np.random.default_rng(int(torch.randint(2**31, ()))))
-        return self.lm.encode(Conversation((Message("user", text), Message("assistant", said))))
+        return self.lm.encode(Conversation((*self.told, Message("user", text), Message("assistant", said))))
 
     def save(self, directory: Path, working: bool = False) -> None:
         """Writes the language model, in Hugging Face layout, and the critic."""
@@ -90,7 +99,7 @@ class GenerativePolicy(SpeakingPolicy):
         self.critic.load(directory, device)
 
     def _prompts(self, texts: Sequence[str]) -> list[Ints]:
-        known = {text: self.lm.prompt([Message("user", text)]) for text in dict.fromkeys(texts)}  # the members of a group are asked the same
+        known = {text: self.lm.prompt([*self.told, Message("user", text)]) for text in dict.fromkeys(texts)}  # the members of a group are asked the same
         return [known[text] for text in texts]
 
     def _utterance(self, text: str, mask: Bools, prompt: Ints, reply: Completion) -> Utterance:

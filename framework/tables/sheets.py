@@ -135,7 +135,7 @@ def _differences(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
                 gains = (bootstrap([run.estimates[name].mean - other.estimates[name].mean for run, other in pairs]) for name in _BOTH)
                 lines.append([row.short, f"{len(pairs)}", *map(shown, gains)])
         if lines:
-            yield Sheet(f"{world}: {plain.name}, with one thing changed", ["setting", "seeds in common", *(SCORES[name] for name in _BOTH)], lines)
+            yield Sheet(f"{world}: {plain.name}, with settings changed", ["setting", "seeds in common", *(SCORES[name] for name in _BOTH)], lines)
 
 
 def _gains(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:

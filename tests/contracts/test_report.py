@@ -276,7 +276,7 @@ def test_where_one_thing_is_changed_at_a_time_only_that_is_told_and_what_it_is_w
     write(tmp_path / "plain-2", summary(seed=2, score=0.1), {"seed": 2, "algo": {"gamma": 1.0, "details": {"whiten": True}}})  # nothing to be paired with
     found, plain = policies(tmp_path), "ppo, lm=minilm, no warm start"
     assert [row.name for row in found] == [plain, f"{plain}, algo.gamma=0.9", f"{plain}, algo.details.whiten=False"]
-    (sheet,) = (sheet for sheet in sheets(found) if "one thing changed" in sheet.title)
+    (sheet,) = (sheet for sheet in sheets(found) if "settings changed" in sheet.title)
     whiten, gamma = str(bootstrap((0.2, 0.0))), str(bootstrap((-0.1, -0.05)))
     assert sheet.lines == [["algo.gamma=0.9", "2", gamma, gamma], ["algo.details.whiten=False", "2", whiten, whiten]]
 

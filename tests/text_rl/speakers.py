@@ -131,7 +131,7 @@ def fresh(
 ) -> GenerativePolicy:
     torch.manual_seed(0)
     lm = CausalLM(str(micro), adapter=adapter or Full(), dtype=dtype)
-    policy = GenerativePolicy(lm, Probe(world), max_tokens=3, temperature=temperature, evaluation_temperature=0.0, critic_width=32)
+    policy = GenerativePolicy(lm, Probe(world), max_tokens=3, temperature=temperature, evaluation_temperature=0.0, critic_width=32, system=None)
     policy.prepare((), CPU)
     return policy
 

@@ -25,7 +25,7 @@ from framework.interfaces import Learning, SpeakingPolicy
 from framework.lm.adapters import Full, Lora
 from framework.policies.generative import GenerativePolicy
 from framework.seeding import chance_apart
-from framework.types import Observations, Tokens, Transition, Utterance
+from framework.types import Message, Observations, Tokens, Transition, Utterance
 
 BATCH_SIZE = 64  # turns an update, more than are ever played
 
@@ -355,6 +355,14 @@ def test_what_is_wrong_is_said_once_with_what_to_try(metrics: dict[str, float], 
     (warning,) = diagnosis.look(metrics)
     assert told in warning
     assert not Diagnosis(diagnosis.state).look(metrics)
+
+
+def test_what_it_is_told_first_stands_before_every_observation_and_lesson(taught: Path) -> None:
+    policy = speaker(taught)
+    policy.told = (Message("system", "left or right"),)
+    (said,) = policy.say(Observations(["go"], np.ones((1, len(ACTS)), bool), np.zeros((1, 0), np.int64)))
+    shown = [policy.lm.tokenizer.decode(tokens.ids[tokens.weights == 0]) for tokens in (said.tokens, policy.lesson("go", 0))]
+    assert shown == ["left or right\ngo\n"] * 2
 
 
 @pytest.mark.parametrize(("explained", "said"), [(-20.0, True), (0.0, True), (0.01, True), (0.05, False), (0.6, False)])
