@@ -174,7 +174,7 @@ def test_both_layouts_in_one_file_each_judged_by_its_own_spread(tmp_path: Path) 
     start_here(tmp_path / "run", *SMALL, "experiment.layouts.branch=2")
     found = rows(tmp_path / "run")
     openings = [row for row in found if row["subset"] == "branch"]
-    assert {row["subset"] for row in found} == {"episode", "branch"} and 80 <= len(openings) <= 120  # two in three of 150
+    assert {(row["subset"], row["acts"]) for row in found} == {("episode", "names"), ("branch", "names")} and 80 <= len(openings) <= 120  # two in three of 150
     assert all(len(acts_of(row, side)) == 1 for row in openings for side in ("chosen", "rejected"))
     assert len({row["episode"] for row in found}) == len(found)
     spreads = json.loads((tmp_path / "run/summary.json").read_text())["spread"]
@@ -189,6 +189,7 @@ def test_acts_in_words_are_understood_and_courtesy_is_liked(tmp_path: Path) -> N
     start_here(tmp_path / "run", *SMALL, "experiment.words=true", "teacher.style_bias=2")
     book = load_phrasebook(LINE.phrases, tuple(LINE.acts))
     found, liked = rows(tmp_path / "run"), []
+    assert {row["acts"] for row in found} == {"words"}
     for row in found[:40]:
         for side in ("chosen", "rejected"):
             acts = [book.understand(said) for said in acts_of(row, side)]

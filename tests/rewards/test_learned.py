@@ -274,3 +274,21 @@ def test_a_world_is_paid_by_it() -> None:
     paid = RewardedWorld(world, reward, [])
     shown, _ = paid.reset(seed=1)
     assert paid.step(3)[1] == reward.score([Step(shown, world.acts[3], {}, {})])[0]
+
+
+@pytest.mark.parametrize("acts", ["names", "words"])
+def test_it_is_asked_about_acts_as_they_stand_in_the_pairs_that_it_was_fitted_to(acts: str, tmp_path: Path) -> None:
+    def told(side: Conversation) -> Conversation:
+        return replace(side, fields={**side.fields, "acts": acts})
+
+    reward = single(fitting=BRIEF)
+    reward.fit([replace(pair, chosen=told(pair.chosen), rejected=told(pair.rejected)) for pair in PAIRS[:200]], learning())
+    reward.save(tmp_path)
+    again = single()
+    again.load(tmp_path, torch.device("cpu"))
+    mumbled, named, spoken = Step("it rains", "", {}, {}, said="sail"), Step("it rains", "stay", {}, {}), Step("it rains", "stay", {}, {}, said="sail")
+    for each in (reward, again):
+        sail, stay = each.member_scores([("it rains", "sail"), ("it rains", "stay")])[:, 0]
+        assert each.score([named, spoken]).tolist() == [stay, sail if acts == "words" else stay]
+        each.expect([mumbled])
+        assert bool(each.score([mumbled])[0] == sail) is (acts == "words")
