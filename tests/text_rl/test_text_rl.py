@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -372,6 +373,27 @@ def test_a_critic_is_judged_by_ten_batches(explained: float, said: bool) -> None
         assert not diagnosis.look({"train/explained_variance": explained}), "a critic may need a while"
     warnings = Diagnosis(diagnosis.state).look({"train/explained_variance": explained})
     assert [told for told in warnings if "raise algo.vf_coef" in told] == warnings and bool(warnings) is said
+
+
+class Even(OneTurn):
+    """Pays the same for everything."""
+
+    def act(self, action: int) -> Transition:
+        return Transition({"pay": 1.0}, terminated=True)
+
+    def idle(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        return self.step(0)
+
+
+def test_a_critic_and_no_groups_have_nothing_to_learn_either_where_all_earn_the_same(taught: Path) -> None:
+    with pytest.raises(TrainingError, match="in each of the first 20 batches all 8 episodes of every group earned the same"):
+        learn(speaker(taught, Even), Even, algorithm("ppo_text", n_episodes=8, total_steps=400))
+
+
+def test_turns_are_divided_by_a_constant() -> None:
+    grpo = algorithm("grpo")
+    longest = [grpo.budget(SimpleNamespace(turns=torch.tensor(turns))) for turns in ([0, 0, 0, 1], [0, 1, 1, 1, 1, 1], [0])]
+    assert longest == [3, 3, 3], "later batches' longest turns are chance"
 
 
 def test_a_run_that_never_had_anything_to_learn_from_is_ended() -> None:
