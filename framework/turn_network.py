@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, embedding_bag, layer_norm
 
 from framework.config import Count, Fraction
 from framework.courses import Turn
+from framework.familiar import distance, fitted_to
 from framework.lm.encoder import LineEncoder
 from framework.lm.lines import LineTable
 from framework.types import Ints
@@ -132,7 +133,6 @@ class Perceptron(nn.Module):
         return scores
 
 
-_RIDGE = 1e-3  # of the mean variance
 _NETWORKS: Mapping[str, type[Bilinear | Perceptron]] = {"linear": Bilinear, "mlp": Perceptron}
 
 
@@ -167,23 +167,14 @@ class TurnNetwork(nn.Module):
 
     @torch.no_grad()
     def remember(self, numbers: Sequence[Ints]) -> None:
-        """Keeps mean and covariance of what it makes of the turns it was fitted to, with a little ridge: what never varies must not weigh without end."""
-        embedded = self.networks.embed(self.see(numbers)).double()
-        self.centre = embedded.mean(dim=1).float()
-        away = embedded - embedded.mean(dim=1, keepdim=True)
-        covariance = away.mT @ away / len(numbers)
-        ridge = _RIDGE * covariance.diagonal(dim1=1, dim2=2).mean(dim=1) + torch.finfo(torch.float32).tiny
-        self.precision = torch.linalg.inv(covariance + ridge[:, None, None] * torch.eye(covariance.shape[1], device=covariance.device)).float()
+        """Keeps where the turns lie that it was fitted to, see `framework.familiar`."""
+        self.centre, self.precision = fitted_to(self.networks.embed(self.see(numbers)))
 
     def judge(self, numbers: Sequence[Ints]) -> tuple[Tensor, Tensor]:
-        """Scores `[T, M]`, and how far turns lie from those remembered, `[T]`: Mahalanobis' distance, squared, over W, mean over members.
-
-        That is about 1 among those themselves (as a sign of what was not trained on: Lee et al., 2018, arXiv:1807.03888).
-        """
+        """Scores `[T, M]`, and how far turns lie from those remembered, `[T]`, mean over members, see `framework.familiar`."""
         embedded = self.networks.embed(self.see(numbers))
-        away = embedded - self.centre[:, None]
         scores: Tensor = self.networks.score(embedded).T
-        return scores, (away @ self.precision * away).mean(dim=(0, 2))
+        return scores, distance(embedded, self.centre, self.precision).mean(dim=0)
 
     def see(self, numbers: Sequence[Ints]) -> Seen:
         """What the members see in turns as `numbers` gives them."""

@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from framework.courses import Turn, turns_of
 from framework.errors import CheckpointError, ConfigError
+from framework.familiar import distance, fitted_to
 from framework.fitted_reward import ACTS, RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
 from framework.interfaces import Learning
 from framework.lm.causal import CausalLM
@@ -27,6 +29,8 @@ from framework.lm.classifier import Classifier, pad_of, verify_classifier, write
 from framework.types import Conversation, Ends, Floats, Ints, Message, Preference, Tokens
 
 _KIND = "sequence"
+_FAMILIAR = "familiar.safetensors"
+_REMEMBERED = 1_024  # turns from which distances are measured, of those that it was fitted to
 _PROBE = [("the sun shines\nthere is wind", "stay"), ("the sun shines\nthere is wind", "go on")]
 
 
@@ -52,10 +56,14 @@ class SequenceReward(FittedReward):
         lm: what is fitted; None where a fitted reward is only used.
     """
 
+    signs = ("distance",)  # of a turn from those that it was fitted to, see `framework.familiar`
+
     def __init__(self, path: str | None, fitting: Fitting, lm: CausalLM | None = None) -> None:
         super().__init__(path, fitting)
         self.lm = lm
         self._parts: tuple[CausalLM, nn.Linear] | None = None  # fitted or loaded
+        self._familiar: tuple[Tensor, Tensor] | None = None  # see `framework.familiar`
+        self._seen: Sequence[Tokens] = ()
 
     @property
     def fitted(self) -> bool:
@@ -86,23 +94,39 @@ class SequenceReward(FittedReward):
         if cut := sum(len(turn.ids) > lm.context for each in read for turn in each):
             print(f"warning: {cut:,} turns are longer than the {lm.context:,} tokens that the model can read, and lose their beginning", flush=True)
         pairs = Pairs([[fitting_in(lm, turn) for turn in each] for each in read], counts, *asked_of(preferences, self.fitting.margin, run.device))
+        distinct = list({turn: tokens for each, laid in zip(turns, pairs.turns, strict=True) for turn, tokens in zip(each, laid, strict=True)}.values())
+        few = np.random.default_rng(run.seed).permutation(len(distinct))[:_REMEMBERED]
+        self._familiar, self._seen = None, [distinct[turn] for turn in few]
         learning, ends = lm.parameters(), ends_of(lm, pairs)
         return [*learning, *head.parameters()], lambda rows: backward(ends, head, pairs, rows, self.fitting.centring)
 
     def read(self, turns: Sequence[Turn]) -> Floats:
         """See `FittedReward`."""
         lm, head = self._fitted()
-        scores = torch.cat([head(part.states) for part in lm.ends([[fitting_in(lm, turn_tokens(lm, turn))] for turn in turns])])
-        return scores.double().cpu().numpy()
+        states = torch.cat([part.states for part in lm.ends([[fitting_in(lm, turn_tokens(lm, turn))] for turn in turns])])
+        away = torch.zeros(len(states), device=states.device) if self._familiar is None else distance(states, *self._familiar)
+        return torch.cat([head(states), away[:, None]], dim=1).double().cpu().numpy()
+
+    def fit(self, preferences: Sequence[Preference], run: Learning) -> None:
+        """See `FittedReward`."""
+        super().fit(preferences, run)
+        self._remember()
 
     def aggregate(self, scores: Floats) -> Floats:
         """See `FittedReward`."""
         return scores[:, 0]
 
     def save(self, directory: Path) -> None:
-        """Writes a sequence classifier, any adapter folded into its weights, for plain `from_pretrained`, and `reward.json`; can be fitted further."""
+        """Writes a sequence classifier, any adapter folded into its weights, for plain `from_pretrained`, `reward.json`, and what distances are measured from.
+
+        It can be fitted further.
+        """
         lm, head = self._fitted()
+        self._remember()
         write(lm, head, directory)
+        if self._familiar is not None:
+            centre, precision = self._familiar
+            save_file({"centre": centre, "precision": precision.contiguous()}, directory / _FAMILIAR)
         adapter = None if lm.adapter is None else {"kind": type(lm.adapter).__name__, **vars(lm.adapter)}
         (directory / RECORD).write_text(json.dumps({"kind": _KIND, "lm": lm.path, "adapter": adapter, ACTS: self.acts}, indent=1), encoding="utf-8")
 
@@ -123,10 +147,20 @@ class SequenceReward(FittedReward):
         lm = Classifier(str(directory), *settings)
         try:
             lm.place(device)
+            familiar = load_file(directory / _FAMILIAR, device=str(device))
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{directory}: holds no sequence classifier that can be read ({str(error).strip().splitlines()[0]}); {remedy}") from error
         self._parts, self.words = (lm, lm.head), record.get(ACTS) == "words"
+        self._familiar, self._seen = (familiar["centre"], familiar["precision"]), ()
         self._known.clear()
+
+    @torch.no_grad()
+    def _remember(self) -> None:
+        """Notes where the turns lie that it was fitted to, as it is now; one that was loaded knows it already."""
+        if self._seen:
+            lm, _ = self._fitted()
+            self._familiar = fitted_to(torch.cat([part.states for part in lm.ends([[turn] for turn in self._seen])]))
+            self._known.clear()
 
     def _fitted(self) -> tuple[CausalLM, nn.Linear]:
         if self._parts is None:

@@ -19,6 +19,7 @@ from micro import write_micro
 
 from framework.checkpoint import save_checkpoint
 from framework.config import load_domain
+from framework.courses import turns_of
 from framework.errors import CheckpointError, ConfigError, TrainingError
 from framework.fitted_reward import Fitting
 from framework.interfaces import Learning
@@ -83,6 +84,26 @@ def test_plain_transformers_gives_the_scores_of_what_was_kept(adapter: str, micr
     again.mkdir()
     other.save(again)  # what was loaded can be kept again
     assert load_file(again / "model.safetensors").keys() == load_file(kept / "model.safetensors").keys()
+
+
+def test_distances_are_mahalanobis_and_kept_with_the_weights(micro: Path, tmp_path: Path) -> None:
+    reward = made(micro, "lora")
+    reward.fit(PAIRS, learning())
+    turns = list(dict.fromkeys(turn for pair in PAIRS for side in (pair.chosen, pair.rejected) for turn in turns_of(side)))
+    lm, _ = reward._fitted()
+    with torch.no_grad():
+        states = torch.cat([part.states for part in lm.ends([[turn_tokens(lm, turn)] for turn in turns])]).double().numpy()
+    away, covariance = states - states.mean(0), np.cov(states.T, bias=True)
+    precision = np.linalg.inv(covariance + 1e-3 * covariance.diagonal().mean() * np.eye(len(covariance)))
+    expected = np.einsum("tw,wv,tv->t", away, precision, away) / states.shape[1]
+    steps = [Step(*turn, {}, {}) for turn in turns]
+    np.testing.assert_allclose(reward.doubts(steps)["distance"], expected, rtol=0.02, atol=0.01)
+    strange = Step("x" * 30, "9", {}, {})
+    assert reward.doubts([strange])["distance"][0] > 3 * expected.mean()
+    reward.save(tmp_path)
+    again = SequenceReward(None, FITTING)
+    again.load(tmp_path, torch.device("cpu"))
+    np.testing.assert_allclose(again.doubts([strange, *steps])["distance"], reward.doubts([strange, *steps])["distance"], rtol=0.02)
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
