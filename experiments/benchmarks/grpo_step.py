@@ -95,7 +95,7 @@ class Speaker(GenerativePolicy):
     """Says anything, which is taken for one of the two acts."""
 
     def __init__(self, lm: CausalLM, max_tokens: int) -> None:
-        self.lm, self.critic_width, self.sampling = lm, 1, Sampling(max_tokens)
+        self.lm, self.critic_width, self.sampling, self.told = lm, 1, Sampling(max_tokens), ()
 
     def _meant(self, reply: str, mask: Bools) -> int:
         return int(pays(reply))
