@@ -175,6 +175,10 @@ class FittedReward(LearnedReward):
                 if not run.progress(step, {"train/loss": loss}):
                     break
         self._known.clear()
+        self.remember()
+
+    def remember(self) -> None:
+        """Notes where the turns lie that it was fitted to, as it is now, for signs that are measured from there; one that was loaded knows it already."""
 
 
 def not_fitted() -> ConfigError:

@@ -102,14 +102,9 @@ class TurnReward(FittedReward):
         scores, distances = network.judge(network.numbers(turns))
         return torch.cat([scores, distances[:, None]], dim=1).double().cpu().numpy()
 
-    def fit(self, preferences: Sequence[Preference], run: Learning) -> None:
-        """See `FittedReward`."""
-        super().fit(preferences, run)
-        self._remember()
-
     def save(self, directory: Path) -> None:
         """Writes `reward.safetensors` (members, the reader's statistics and its adapter, not its frozen weights) and `reward.json`."""
-        self._remember()
+        self.remember()
         state = {key: value.detach().cpu().contiguous() for key, value in self._fitted().state_dict().items()}
         save_file(state, directory / _WEIGHTS)
         (directory / RECORD).write_text(json.dumps({**self._record(), ACTS: self.acts}, indent=1), encoding="utf-8")
@@ -141,8 +136,8 @@ class TurnReward(FittedReward):
         self._known.clear()
         self._fitted_to = []  # numbers of the former network's lines
 
-    def _remember(self) -> None:
-        """Has the network keep what it makes, as it is now, of the turns that it was fitted to; one that was loaded knows it already."""
+    def remember(self) -> None:
+        """See `FittedReward`."""
         if self._fitted_to:
             self._fitted().eval().remember(self._fitted_to)
             self._known.clear()

@@ -107,11 +107,6 @@ class SequenceReward(FittedReward):
         away = torch.zeros(len(states), device=states.device) if self._familiar is None else distance(states, *self._familiar)
         return torch.cat([head(states), away[:, None]], dim=1).double().cpu().numpy()
 
-    def fit(self, preferences: Sequence[Preference], run: Learning) -> None:
-        """See `FittedReward`."""
-        super().fit(preferences, run)
-        self._remember()
-
     def aggregate(self, scores: Floats) -> Floats:
         """See `FittedReward`."""
         return scores[:, 0]
@@ -122,7 +117,7 @@ class SequenceReward(FittedReward):
         It can be fitted further.
         """
         lm, head = self._fitted()
-        self._remember()
+        self.remember()
         write(lm, head, directory)
         if self._familiar is not None:
             centre, precision = self._familiar
@@ -155,8 +150,8 @@ class SequenceReward(FittedReward):
         self._known.clear()
 
     @torch.no_grad()
-    def _remember(self) -> None:
-        """Notes where the turns lie that it was fitted to, as it is now; one that was loaded knows it already."""
+    def remember(self) -> None:
+        """See `FittedReward`."""
         if self._seen:
             lm, _ = self._fitted()
             self._familiar = fitted_to(torch.cat([part.states for part in lm.ends([[turn] for turn in self._seen])]))
