@@ -45,7 +45,7 @@ class BayesNet:
         if unknown := {*query, *given} - set(self.nodes):
             raise ValueError(f"no variable {', '.join(sorted(unknown))} in the network")
         factors = [self._factor(name, given) for name in self._ancestors((*query, *given))]
-        hidden = {variable for variables, _ in factors for variable in variables} - set(query)
+        hidden = [variable for variable in dict.fromkeys(variable for variables, _ in factors for variable in variables) if variable not in query]
         while hidden:  # the cheapest variable first
             variable = min(hidden, key=lambda v: len({other for variables, _ in factors for other in variables if v in variables}))
             touching = [factor for factor in factors if variable in factor[0]]
