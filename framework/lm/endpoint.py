@@ -112,15 +112,23 @@ class Endpoint:
                 self._under_way[key] = Future()
             answer = self._under_way[key]
         if ours:
-            try:
-                answer.set_result(read(self._reply(request, resource)))
-            except Exception as error:
-                answer.set_exception(error)
+            self._settle(key, answer, lambda: read(self._reply(request, resource)))
+        return answer.result()
+
+    def _settle(self, key: str, answer: Future[str], ask: Callable[[], str]) -> None:
+        """Asks, remembers, and lets those know who wait: also where whoever asks is interrupted, who is the only one to hear of that."""
+        try:
+            said = ask()
+            with self._lock:
+                self._remember(key, said)
+            answer.set_result(said)
+        except Exception as error:
+            answer.set_exception(error)
+        finally:
             with self._lock:
                 del self._under_way[key]
-                if answer.exception() is None:
-                    self._remember(key, answer.result())
-        return answer.result()
+            if not answer.done():
+                answer.set_exception(NoAnswerError("whoever asked this first was interrupted"))
 
     def _check_caps(self) -> None:
         if self.cost >= self.max_cost and (self.input_price or self.output_price):

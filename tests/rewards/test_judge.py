@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +274,35 @@ def test_the_same_question_at_the_same_time_is_asked_once(fails: bool, server: S
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(ask, range(8))) == {"none" if fails else "answer 1"}
     assert len(server.asked) == 1 == endpoint.calls
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_who_waits_for_an_answer_hears_when_whoever_asked_was_interrupted(
+    interruption: type[BaseException], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint, asked, waiting = server.endpoint(), threading.Event(), threading.Event()
+    server.say = lambda request: "answer"
+
+    def interrupted(self: Endpoint, request: Any, resource: Any) -> Any:
+        asked.set()
+        assert waiting.wait(10)
+        raise interruption
+
+    class Awaited(Future[str]):
+        def result(self, timeout: float | None = None) -> str:
+            waiting.set()
+            return super().result(10)
+
+    question = ("m", [Message("user", "x")])
+    with ThreadPoolExecutor(2) as pool, monkeypatch.context() as patched:
+        patched.setattr(Endpoint, "_reply", interrupted)
+        patched.setattr("framework.lm.endpoint.Future", Awaited)
+        first = pool.submit(endpoint.ask, *question)
+        assert asked.wait(10)
+        second = pool.submit(endpoint.ask, *question)
+        assert isinstance(first.exception(20), interruption), "who is interrupted hears of that, and nobody else does"
+        assert isinstance(second.exception(20), NoAnswerError)
+    assert endpoint.ask(*question) == "answer", "it may be asked again"
 
 
 def test_side_by_side_no_more_than_the_cap_are_asked(server: Server) -> None:
