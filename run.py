@@ -17,15 +17,22 @@ from framework.errors import UserError
 def main(config: DictConfig) -> None:
     """One run; Hydra calls it once for each job of a sweep."""
     from framework.assemble import assemble  # heavy imports only once the command line is known to be sound
+    from framework.checkpoint import left_by
     from framework.experiment import Interrupted
 
     hydra_config = HydraConfig.get()
     single = hydra_config.mode == RunMode.RUN
     try:
         directory, sweep = Path(hydra_config.runtime.output_dir), None if single else hydra_config.sweep.dir
+        before = None if single else left_by(directory)  # by the same job, of a sweep that is begun again
+        if before:
+            config.resume = str(directory)
         experiment, run = assemble(config, directory, hydra_config.runtime.choices, hydra_config.overrides.task, sweep)
         try:
-            holds = experiment.run(run)
+            if done := before and before["finished"]:
+                run.check_against(before, directory, whole=True)
+                print(f"finished before: {directory}", flush=True)
+            holds = done or experiment.run(run)
         finally:
             run.tracker.close()
     except UserError as error:
@@ -34,6 +41,8 @@ def main(config: DictConfig) -> None:
         sys.exit(_complain(error))
     except Interrupted as stopped:
         print(f"stopped; nothing is lost. Go on with:\n  {stopped}", flush=True)
+        if not single:
+            print(f"or with all of the sweep: the same command with hydra.sweep.dir={sweep}", flush=True)
         sys.exit(stopped.code)
     if not holds:
         sys.exit(1)

@@ -72,6 +72,18 @@ def open_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]]:
     return found, record
 
 
+def left_by(run: Path) -> dict[str, Any] | None:
+    """The record of what a run has left in its directory, if it says whether it was finished; None: there is nothing to go on with.
+
+    Raises:
+        CheckpointError: what it left is damaged.
+    """
+    if not any((run / name / _RECORD).is_file() for name in ("checkpoint", "checkpoint.old")):
+        return None
+    _, record = open_checkpoint(run)
+    return record if "finished" in record else None
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,6 +24,17 @@ from framework.checkpoint import open_checkpoint
 from framework.config import CONF, config_folders, options
 from framework.errors import ConfigError, UserError, near
 
+
+def _subject(_root_: DictConfig) -> str:
+    """What a run is about, as its folder is called: its data, if it has any, or else its world."""
+    data = str(_root_.hydra.runtime.choices.data)
+    if data != "none":
+        return Path(str(_root_.data.path)).stem if data == "file" else data
+    return f"{_root_.domain.name}-{_root_.domain.environment}"
+
+
+OmegaConf.register_new_resolver("subject", _subject, replace=True)
+
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
 
 
@@ -62,7 +73,8 @@ def prepare(arguments: list[str]) -> list[str]:
             _check_key(config, override.key_or_group)
         if override.key_or_group in ("hydra.run.dir", "hydra.sweep.dir"):
             _check_writable(Path(str(override.value())))
-    return arguments
+    settings = _overrides(arguments)
+    return [*(argument for argument in arguments if argument not in settings), *settings]  # Hydra knows no settings after a flag that follows others
 
 
 def _file_of_data(argument: str) -> list[str]:
@@ -162,7 +174,7 @@ def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
     carried = [str(choice) for choice in record.get("choices", [])]
     settings = [] if given.get("resume") else [f"++{key}={json.dumps(value)}" for key, value in _policy_settings(record)]
     taken = (*_CARRIED, *(("seed", "experiment", "preset", "tracker", "threads") if given.get("resume") else ()))
-    kept = [choice for choice in carried if re.split("[.@=]", choice.lstrip("+"))[0] in taken]
+    kept = [choice for choice in carried if re.split("[.@=]", choice.lstrip("+~"))[0] in taken]
     if any("_target_" in choice for choice in kept):
         raise UserError(f"{where}: names a _target_, which a checkpoint may not choose; give it on the command line if you trust it")
     own = _overrides(arguments)

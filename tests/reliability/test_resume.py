@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -199,3 +200,25 @@ def test_signal_handlers_are_put_back() -> None:
     with Stop() as stop:
         signal.raise_signal(signal.SIGTERM)
     assert stop.exit_code == 143 and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_sweep_that_is_begun_again_goes_on(command: Command, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    settings = [*QUICK, *SMALL, f"hydra.sweep.dir={sweep}", "algo.total_steps=1024"]
+    start_here(tmp_path / "whole", *settings, "seed=1")
+    assert command(*settings, "-m", "seed=0").returncode == 0
+    process = subprocess.Popen(command_line(*settings, "seed=0,1", "-m"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (sweep / "1" / "checkpoint").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate()[0]
+    if "stopped" in told:  # it may have been too late for that
+        assert process.returncode == 130 and f"hydra.sweep.dir={sweep}" in told
+    before = (sweep / "0" / "summary.json").stat().st_mtime_ns
+    done = command("-m", *settings, "seed=0,1")
+    assert done.returncode == 0 and f"finished before: {sweep / '0'}" in done.stdout
+    assert (sweep / "0" / "summary.json").stat().st_mtime_ns == before
+    same(tmp_path / "whole", sweep / "1")
+    other = command("-m", *settings, "seed=0,1", "algo.n_epochs=2")
+    assert other.returncode != 0 and re.search(r"of another configuration: algo.n_epochs is .* there and 2 here.*another folder", other.stdout + other.stderr)
