@@ -28,13 +28,26 @@ class Generate(Experiment):
         top_p: tokens are drawn from the likeliest that together have this probability.
         top_k: tokens are drawn from so many of the likeliest; 0: from all.
         stop: texts at which an answer ends; they are not part of it.
+        allowed: texts of which every answer is exactly one, so that the model sorts prompts into classes: token by token it has the choice of what leads
+            on to one of them. Null: it may say anything.
     """
 
     def __init__(
-        self, prompts: str, system: str | None, max_tokens: Count, temperature: NonNegative, top_p: Fraction, top_k: NonNegativeCount, stop: Sequence[str]
+        self,
+        prompts: str,
+        system: str | None,
+        max_tokens: Count,
+        temperature: NonNegative,
+        top_p: Fraction,
+        top_k: NonNegativeCount,
+        stop: Sequence[str],
+        allowed: Sequence[str] | None,
     ) -> None:
+        if allowed is not None and not (allowed and all(text and text == text.strip() for text in allowed)):
+            rule = "must be a list of texts, one at least, none of them empty or with blanks at an end; null, if anything may be said"
+            raise ConfigError("experiment.allowed", f"{rule}, not {list(allowed)}")
         self.prompts, self.system = Path(prompts), system
-        self.sampling = Sampling(max_tokens, temperature, top_p, top_k, tuple(stop))
+        self.sampling = Sampling(max_tokens, temperature, top_p, top_k, tuple(stop), tuple(allowed or ()))
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""

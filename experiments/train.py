@@ -16,7 +16,7 @@ from framework.departure import departure
 from framework.errors import CheckpointError, ConfigError
 from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
-from framework.interfaces import Algorithm, LearnedReward, Learning, Policy, RewardModel, SpeakingPolicy, Tuning, World
+from framework.interfaces import Algorithm, Learning, Policy, RewardModel, SpeakingPolicy, Tuning, World
 from framework.ledger import RECENT, beside_gold, entry, exploited, warned
 from framework.plots import learning_curve
 from framework.progress import progress
@@ -73,8 +73,6 @@ class Train(Experiment):
         """See `Experiment`."""
         resumed, directory, start = run.settings.resume, None, None
         run.begins_anew("; to begin from its language model, lm.path=DIR/checkpoint warm_start=none")
-        if run.config.get("data"):
-            raise ConfigError("data", "a policy learns by acting, not from data; tune on that first (algo=sft), and go on with lm.path=DIR/checkpoint")
         if run.algorithm.constrained:
             check_limits(run.domain)
         with chance_apart(run.settings.seed):  # so that a policy begins as it would begin on gold
@@ -133,7 +131,7 @@ class Train(Experiment):
             return None
         reward = Guard(run.reward, self.most_abstained, self.reward_time_limit_s)
         reward.prepare(list(observations(run.domain.make("train"), self.explore_episodes)))
-        if isinstance(run.reward, LearnedReward) and run.reward.words and not isinstance(run.policy, SpeakingPolicy):
+        if run.reward.words and not isinstance(run.policy, SpeakingPolicy):
             print("warning: the reward was fitted to acts in words, and this policy names its acts, of which the reward has read none", flush=True)
         return reward
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from framework.config import build, build_domain, check_record, fitting, resolve, to_dict
+from framework.constrained import within_limits
 from framework.errors import ConfigError
 from framework.experiment import Experiment, Run, Settings
+from framework.interfaces import DataSource
+from framework.prompts import Prompts
 from framework.seeding import seed_everything
 from framework.tracking import JsonlTracker, Trackers, redact
 
@@ -52,7 +55,8 @@ def assemble(config: DictConfig, directory: Path, chosen: Mapping[str, str], ove
         [*(getattr(part, "environment", None) or part.name for part in subject), *(told[g] for g in ("algo", "lm") if g in told), str(settings.seed)]
     )
     kept = build(config.tracker, "tracker", directory=directory, config=plain, group=sweep and Path(sweep).name, name=title)
-    choices = tuple(f"{key}={value}" for key, value in redact(dict(override.split("=", 1) for override in overrides if "=" in override)).items())
+    shown = redact(dict(override.split("=", 1) for override in overrides if "=" in override))
+    choices = tuple(f"{key}={shown[key]}" if given else key for key, given, _ in (override.partition("=") for override in overrides))  # or ~key
     seed_everything(settings.seed)
     return experiment, Run(parts, Trackers(JsonlTracker(directory), kept), settings, device, directory, plain, told, choices)
 
@@ -75,35 +79,68 @@ def _parts(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
 
     if "algo" in needs:
         put("algo", algorithm)
-    domain = _domain(config.domain) if "domain" in needs or ("data" in needs and _takes(config.data, "domain")) else None
+    answered = "domain" in needs and "data" not in needs and "_target_" in config.data  # the prompts of data are the world
+    if "data" in needs and "_target_" not in config.data:
+        raise ConfigError("data", f"must be given: data=FILE, or a ready-made source ({', '.join(fitting('data', needs['data']))})")
+    reads = ("data" in needs or answered) and _takes(config.data, "domain", "data")
+    domain = _domain(config) if reads or ("domain" in needs and not answered) else None
+    source = build(config.data, "data", **({"domain": domain} if reads else {})) if "data" in needs or answered else None
+    if answered:
+        domain = _prompts(source)
     if "domain" in needs:
         put("domain", domain)
     if "data" in needs:
-        if "_target_" not in config.data:
-            raise ConfigError("data", f"must be given: data=FILE, or a ready-made source ({', '.join(fitting('data', needs['data']))})")
-        put("data", build(config.data, "data", **({"domain": domain} if _takes(config.data, "domain") else {})))
+        put("data", source)
     if "reward" in needs:
-        given = {
-            "reader": "reader" not in config.reward,  # it reads as the policy does, by a reader of its own
-            "lm": "policy" not in needs,  # where there is a policy, the model is the policy's
+        given: dict[str, Callable[[], Any]] = {
+            "domain": lambda: domain or _domain(config),
+            "reader": lambda: _language_model(config),  # it reads as the policy does, by a reader of its own
         }
-        models = {name: _language_model(config) for name, so in given.items() if so and _takes(config.reward, name)}
-        world = {"domain": domain} if _takes(config.reward, "domain") else {}
-        put("reward", build(config.reward, "reward", **models, **world))
+        if "policy" not in needs:  # where there is one, the model is the policy's
+            given["lm"] = lambda: _language_model(config)
+        put("reward", _reward(config.reward, "reward", given))
     if {"lm", "policy"} & needs.keys():
         put("lm", _language_model(config))
     if "policy" in needs:
         assert domain is not None
-        acts = {"domain": domain} if _takes(config.policy, "domain") else {"n_acts": len(domain.acts)}
+        acts = {"domain": domain} if _takes(config.policy, "domain", "policy") else {"n_acts": len(domain.acts)}
         put("policy", build(config.policy, "policy", lm=parts["lm"], **acts))
     if "warm_start" in needs:
         put("warm_start", build(config.warm_start, "warm_start") if "_target_" in config.warm_start else None)
     return parts
 
 
-def _domain(node: DictConfig) -> Any:
-    """A sweep's next job in the same world is given the same domain, for its optimum takes seconds to find. Runs change nothing of it."""
-    settings = repr(to_dict(node))
+def _prompts(source: Any) -> Prompts:
+    """Data as the world of a policy.
+
+    Raises:
+        ConfigError: they have nothing to answer.
+    """
+    if not isinstance(source, DataSource):
+        told = f"a policy answers the prompts of conversations, and {type(source).__name__} has none"
+        raise ConfigError("data", f"{told}; choose one of: {', '.join(fitting('data', DataSource))}, or fit a reward to it: experiment=fit_reward")
+    return Prompts(source)
+
+
+def _reward(node: Mapping[str, Any], place: str, given: Mapping[str, Callable[[], Any]]) -> Any:
+    """A reward with those parts that its constructor takes and its settings do not name; rewards that stand within it are made before it, in the same way."""
+
+    def within(value: Any, place: str) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return _reward(value, place, given) if "_target_" in value else {key: within(part, f"{place}.{key}") for key, part in value.items()}
+
+    settings = {key: within(value, f"{place}.{key}") for key, value in to_dict(node).items()}
+    return build(settings, place, **{name: make() for name, make in given.items() if name not in settings and _takes(settings, name, place)})
+
+
+def _domain(config: DictConfig) -> Any:
+    """The world within the limits that the algorithm is told, if any: whatever knows limits has them from the domain.
+
+    A sweep's next job in the same world is given the same domain, for its optimum takes seconds to find. Runs change nothing of it.
+    """
+    node = within_limits(to_dict(config.domain), to_dict(config.algo).get("cost_limit"))
+    settings = repr(node)
     if settings not in _built_last:
         if _built_last:
             _built_last.clear()
@@ -120,9 +157,9 @@ def _language_model(config: DictConfig) -> Any:
     return build(config.lm, "lm", **adapter)
 
 
-def _takes(node: Mapping[str, Any], name: str) -> bool:
-    """Whether a node's constructor has a parameter of that name."""
-    return "_target_" in node and name in inspect.signature(resolve(str(node["_target_"]), "_target_")).parameters
+def _takes(node: Mapping[str, Any], name: str, place: str) -> bool:
+    """Whether the constructor of the node at a place has a parameter of that name."""
+    return "_target_" in node and name in inspect.signature(resolve(str(node["_target_"]), f"{place}._target_")).parameters
 
 
 def _names(parts: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, str]:

@@ -138,8 +138,8 @@ def _value(hint: Any, value: Any, place: str) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        inner = "".join(f".{part}" for part in first["loc"] if not str(part).startswith("function"))
+        first = max(error.errors(include_url=False), key=lambda told: len(told["loc"]))  # of several kinds that would do, the one that was meant
+        inner = "".join(f".{part}" for part in first["loc"] if not str(part).startswith(("function", "dict[")))
         told = first["msg"].removeprefix("Value error, ")
         raise ConfigError(place + inner, f"{told[0].lower() + told[1:]}, not {first['input']!r}") from error
 

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from framework.errors import ConfigError, near
 from framework.interfaces import Domain, Oracle
 from framework.types import Estimate
+
+
+def within_limits(domain: Mapping[str, Any], asked: float | Mapping[str, float] | None) -> dict[str, Any]:
+    """A domain's settings with other cost limits of the world in use; its optimum within limits and their prices follow from them.
+
+    Args:
+        domain: settings as they stand in `conf/domain`.
+        asked: `algo.cost_limit`: limits by the name of a cost, in place of those of the same names; a number, where there is just one; None: as they are.
+
+    Raises:
+        ConfigError: there is no such limit, or a number is asked for and there are several; names those there are.
+    """
+    settings, environment = dict(domain), domain["environment"]
+    if asked is None or environment not in domain["worlds"]:  # of which building it will complain
+        return settings
+    world = domain["worlds"][environment]
+    limits = dict(world.get("cost_limits") or {})
+    if not isinstance(asked, Mapping):
+        if len(limits) != 1:
+            raise ConfigError("algo.cost_limit", f"{asked!r} must say of which cost: {environment} limits {', '.join(limits) or 'none'}; write {{NAME: LIMIT}}")
+        asked = dict.fromkeys(limits, asked)
+    for name in asked:
+        if name not in limits:
+            remedy = f"to limit another cost, add it: +domain.worlds.{environment}.cost_limits.{name}=LIMIT"
+            raise ConfigError(f"algo.cost_limit.{name}", f"{environment} has no such limit{near(name, limits)}; {remedy}")
+    return {**settings, "worlds": {**domain["worlds"], environment: {**world, "cost_limits": {**limits, **asked}}}}
 
 
 def check_limits(domain: Domain) -> None:
@@ -24,7 +51,7 @@ def check_limits(domain: Domain) -> None:
         try:
             costs = domain.oracle(split).references["constrained_optimum"].costs
         except ValueError as error:
-            raise ConfigError(place, f"in the split {split} {error}; allow more") from error
+            raise ConfigError(place, f"in the split {split} {error}; allow more, there or by algo.cost_limit") from error
         known = [*costs, "format"]
         for name in domain.cost_limits:
             if name not in known:

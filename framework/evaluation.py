@@ -52,7 +52,7 @@ class _Seat:
 
 
 def evaluate(policy: Policy, domain: Domain, split: str, episodes: int, on_episodes: Callable[[int], None] = lambda done: None, stories: int = 4) -> Evaluation:
-    """Plays the first `episodes` of a split (all cases of a recorded one), the policy taking its best act.
+    """Plays the first `episodes` of a split (if there are so many; all cases of a recorded one), the policy taking its best act.
 
     Args:
         policy: who acts.
@@ -63,7 +63,8 @@ def evaluate(policy: Policy, domain: Domain, split: str, episodes: int, on_episo
         stories: how many episodes to keep for reading.
     """
     recorded = split in domain.real_splits
-    episodes = domain.real_splits.get(split, episodes)
+    if (there_are := domain.episodes_in(split)) is not None:
+        episodes = there_are if recorded else min(episodes, there_are)
     oracle = domain.oracle(split)
     worlds = [domain.make(split) for _ in range(min(_TOGETHER, episodes))]
     seats: list[_Seat] = []
@@ -103,11 +104,12 @@ def _play(policy: Policy, oracle: Oracle, worlds: Sequence[World], split: str, n
 
 def _step(seat: _Seat, reply: Reply, state: Ints) -> bool:
     """Does what was replied in an information state and writes it down; returns whether the clock ended the episode."""
-    shown, act = seat.text, seat.world.acts[reply.act] if reply.act >= 0 else ""
+    shown, act, fields = seat.text, seat.world.acts[reply.act] if reply.act >= 0 else "", seat.world.fields()
+    seat.world.hear(reply.said)
     seat.text, _, terminated, truncated, info = seat.world.step(reply.act) if reply.act >= 0 else seat.world.idle()
     seat.mask, seat.ended = info["action_mask"], terminated or truncated
     left = seat.world.information_state() if truncated else None
-    seat.steps.append(Step(shown, act, info["reward_terms"], info["costs"], info["proxy"], tuple(state.tolist()), left, reply.said))
+    seat.steps.append(Step(shown, act, info["reward_terms"], info["costs"], info["proxy"], tuple(state.tolist()), left, reply.said, fields))
     for name, cost in info["costs"].items():
         seat.costs[name] = seat.costs.get(name, 0.0) + cost
     return truncated

@@ -160,11 +160,14 @@ class Run:
         Raises:
             CheckpointError: they differ; names each setting with both values.
         """
-        ours, theirs = (
-            flat({key: config.get(key) for key in (_RUN_DEPENDS_ON if whole else _POLICY_DEPENDS_ON)}) for config in (self.config, record.get("config", {}))
-        )
+        groups = _RUN_DEPENDS_ON if whole else _POLICY_DEPENDS_ON
+        ours, theirs = (flat({group: config.get(group) for group in groups}) for config in (self.config, record.get("config", {})))
+        if not whole:
+            ours, theirs = ({key: value for key, value in settings.items() if key not in _ONLY_JUDGED_BY} for settings in (ours, theirs))
         if told := differences(ours, theirs):
-            raise CheckpointError(f"{directory}: of another configuration: {told}. Leave these settings out to take the checkpoint's own")
+            raise CheckpointError(
+                f"{directory}: of another configuration: {told}. Leave these settings out to take the checkpoint's own, or begin in another folder"
+            )
 
 
 def world_of(identity: Mapping[str, Any]) -> str:
@@ -173,6 +176,7 @@ def world_of(identity: Mapping[str, Any]) -> str:
 
 
 _POLICY_DEPENDS_ON = ("policy", "lm", "adapter")
+_ONLY_JUDGED_BY = ("policy.evaluation_temperature",)  # a finished policy may be judged by another
 _RUN_DEPENDS_ON = ("seed", "domain", "data", "algo", "warm_start", "reward", "experiment", *_POLICY_DEPENDS_ON)
 
 

@@ -31,7 +31,7 @@ import numpy as np
 import yaml
 
 from framework.environments import CHARSET
-from framework.interfaces import Domain, World
+from framework.interfaces import Domain, Speech, World
 from framework.seeding import episode_seed
 from framework.types import Grounds
 from framework.wordings import Bank
@@ -43,7 +43,7 @@ _WORD, _APOSTROPHE, _PERCENT = re.compile(r"[a-z0-9]+"), re.compile("['\u2019]")
 
 
 @dataclass(frozen=True)
-class Phrasebook:
+class Phrasebook(Speech):
     """How acts are said and understood.
 
     Attributes:
@@ -61,11 +61,15 @@ class Phrasebook:
     never: tuple[str, ...]
 
     def understand(self, text: str) -> int | None:
-        """The number of the act that is meant, or None."""
+        """See `Speech`."""
         heard = "^" + _words(text)
         longest = [max((sum(map(len, cue)) for cue in cues if all(map(heard.__contains__, cue))), default=0) for cues in self.cues]
         best = max(longest)
         return longest.index(best) if best and longest.count(best) == 1 else None
+
+    def answer(self, shown: str, act: int, rng: np.random.Generator) -> str:
+        """See `Speech`; gives no reasons, since a turn is paid for what is done."""
+        return self.express(act, None, rng)
 
     def express(self, act: int, grounds: Grounds | None, rng: np.random.Generator) -> str:
         """The act in words; with two reasons, where there are `grounds` for any."""
@@ -86,6 +90,19 @@ class Phrasebook:
             "no_forbidden_claim": not any(claim in heard for claim in self.never),
             "brief": len(text.split()) <= _MAX_WORDS,
         }
+
+
+def speech_of(domain: Domain) -> Speech:
+    """How acts are said and understood in a domain.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if domain.speech is not None:
+        return domain.speech
+    if domain.phrases is None:
+        raise ValueError(f"{domain.name}/{domain.environment} has no phrasebook, so nothing said in it is understood; use policy=likelihood or policy=head")
+    return load_phrasebook(domain.phrases, tuple(domain.acts))
 
 
 @cache

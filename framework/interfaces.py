@@ -72,6 +72,13 @@ class World(gymnasium.Env[str, int], ABC):
         """What a reason given now may rest on; what it may not."""
         return Grounds()
 
+    def fields(self) -> Mapping[str, str]:
+        """What else is known of what is shown, for who judges what is said there; who acts is not told."""
+        return {}
+
+    def hear(self, said: str) -> None:
+        """In which words the next act is put; told before it is taken. Most worlds go by the act alone."""
+
     @abstractmethod
     def idle(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """A turn in which nothing was said that is an act: only the clock goes on, and the cost `format` is charged."""
@@ -128,6 +135,22 @@ class Oracle(ABC):
         """What a reference policy does: `[B, A]`; there is none for references that only have a value, as `informed`."""
 
 
+class Speech(ABC):
+    """How acts are put in words, and words understood as acts."""
+
+    @abstractmethod
+    def understand(self, text: str) -> int | None:
+        """The number of the act that is meant, or None."""
+
+    @abstractmethod
+    def answer(self, shown: str, act: int, rng: np.random.Generator) -> str:
+        """An act in words, as a reply to what is shown."""
+
+    def messages(self, shown: str) -> Sequence[Message]:
+        """What is shown, as a language model is asked about it."""
+        return (Message("user", shown),)
+
+
 class Domain(ABC):
     """A family of worlds in one subject, one of which is in use: makes its environments and gives its oracle."""
 
@@ -138,12 +161,22 @@ class Domain(ABC):
     splits: tuple[str, ...] = SPLITS
     rehearsal: bool = False  # whether wordings held out of the training ones stand in for the test's, so that settings can be chosen by them
     phrases: ClassVar[Path | None] = None  # YAML: how acts are said and understood (see `framework.free_text`)
+    speech: Speech | None = None  # what stands in place of such a phrasebook
     proxy: ClassVar[str] = ""  # what the exploitable stand-in for the reward is, in a line
+    yardstick: ClassVar[str] = "random acts score 0 and the optimum 1"  # for tables
     real_splits: Mapping[str, int] = {}  # splits of recorded cases with true outcomes, and how many: scored by what happened
 
     @abstractmethod
     def make(self, split: str) -> World:
         """A fresh environment of a split; `reset(seed=...)` starts an episode."""
+
+    def episodes_in(self, split: str) -> int | None:
+        """How many different episodes a split has; None: there is no end to them."""
+        return self.real_splits.get(split)
+
+    def controls(self, split: str) -> Mapping[str, Floats]:
+        """What others than a language model earn in the episodes of a split, where they are not references of its oracle: by name, `[episodes]`."""
+        return {}
 
     @abstractmethod
     def oracle(self, split: str) -> Oracle:
@@ -382,6 +415,10 @@ class DataSource(Source):
         """How good the answers to some rows are, under names, the one that counts first; each 1 at best, with an interval over the rows."""
         return {"exact_match": bootstrap(np.array([answer.strip() == row.completion.strip() for answer, row in zip(answers, asked, strict=True)], float))}
 
+    def worth(self, answer: str, row: Conversation) -> float:
+        """How good one answer is, 1 at best, for who learns by trying: the score that counts first."""
+        return next(iter(self.scores([answer], [row]).values())).mean
+
     def baselines(self, split: str) -> Mapping[str, Sequence[str]]:
         """What others than a language model answer to the rows of a split: named, scored like any answers."""
         return {}
@@ -401,6 +438,8 @@ class PreferenceSource(Source):
 
 class RewardModel(ABC):
     """What a policy is trained on. Evaluation never uses it: that is always the domain's own reward."""
+
+    words: bool = False  # whether it has learnt from what was said in words alone; known once it is prepared
 
     def prepare(self, observations: Sequence[str]) -> None:
         """Called once before training with sampled training observations: loads weights, or refuses to teach.
@@ -430,8 +469,6 @@ class RewardModel(ABC):
 
 class LearnedReward(RewardModel):
     """A reward that is fitted to preferences, and is kept in a directory; a score of a whole course of turns is the sum of its turns' scores."""
-
-    words: bool = False  # whether it was fitted to what was said in words, and is to be asked about that; otherwise to names of acts
 
     @abstractmethod
     def fit(self, preferences: Sequence[Preference], run: Learning) -> None:

@@ -104,6 +104,7 @@ class PlayedDomain(Domain):
 
     splits: tuple[str, ...] = ("train", "validation", "test")
     cost_limits: Mapping[str, float] = {}
+    yardstick = "random acts score 0 and the expert 1"
 
     def __init__(self, episodes: Count = 200) -> None:
         self.episodes = episodes
@@ -117,7 +118,9 @@ class PlayedDomain(Domain):
         """See `Domain`; played once."""
         if split not in self._oracles:
             place = f"domain {self.name}/{self.environment}"
-            self._oracles[split] = PlayedOracle(lambda: self.make(split), self.expert, split, self.episodes, place)
+            self._oracles[split] = PlayedOracle(
+                lambda: self.make(split), self.expert, split, min(self.episodes, self.episodes_in(split) or self.episodes), place
+            )
         return self._oracles[split]
 
     def demonstrations(self, split: str, seed: int, wander: float = 0.5, prices: Mapping[str, float] | None = None) -> Iterator[Demonstration]:

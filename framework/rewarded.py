@@ -15,9 +15,11 @@ from framework.types import Bools, Grounds, Reply, Step
 
 def announce(worlds: Sequence[World], replies: Sequence[Reply]) -> None:
     """Tells worlds that are about to be stepped, and their reward, if it is not their own, what is done and said there."""
-    rewarded = [(world, reply) for world, reply in zip(worlds, replies, strict=True) if isinstance(world, RewardedWorld)]
+    for world, reply in zip(worlds, replies, strict=True):
+        world.hear(reply.said)
+    rewarded = [(world, reply.act) for world, reply in zip(worlds, replies, strict=True) if isinstance(world, RewardedWorld)]
     if rewarded:
-        rewarded[0][0].reward.expect([world.hear(reply) for world, reply in rewarded])
+        rewarded[0][0].reward.expect([world.asked(act) for world, act in rewarded])
 
 
 class RewardedWorld(World):
@@ -47,16 +49,25 @@ class RewardedWorld(World):
 
     def step(self, action: int) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """See `gymnasium.Env`."""
-        return self._paid(self._asked(int(action)), self.world.step(action))
+        return self._paid(self.asked(int(action)), self.world.step(action))
 
     def idle(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """See `World`."""
-        return self._paid(self._asked(-1), self.world.idle())
+        return self._paid(self.asked(-1), self.world.idle())
 
-    def hear(self, reply: Reply) -> Step:
-        """What is about to be done and said; how it will look to the reward, as far as that is known."""
-        self._said = reply.said
-        return Step(str(self.render()), self._name(reply.act), {}, {}, said=reply.said)
+    def hear(self, said: str) -> None:
+        """See `World`."""
+        self._said = said
+        self.world.hear(said)
+
+    def asked(self, act: int) -> Step:
+        """An act that is about to be taken, as it will look to the reward, as far as that is known."""
+        shown, name = str(self.render()), self.acts[act] if act >= 0 else ""
+        return Step(shown, name, {}, {}, state=self.information_state(), said=self._said, fields=self.fields())
+
+    def fields(self) -> Mapping[str, str]:
+        """See `World`."""
+        return self.world.fields()
 
     def render(self) -> Any:
         """See `gymnasium.Env`."""
@@ -90,13 +101,6 @@ class RewardedWorld(World):
         self.gold = self.paid = 0.0
         self.turns = []
         self._said = ""
-
-    def _name(self, action: int) -> str:
-        return self.acts[action] if action >= 0 else ""
-
-    def _asked(self, action: int) -> Step:
-        """A step before it is taken."""
-        return Step(str(self.render()), self._name(action), {}, {}, state=self.information_state(), said=self._said)
 
     def _paid(self, asked: Step, moved: tuple[Any, ...]) -> tuple[str, float, bool, bool, dict[str, Any]]:
         text, gold, terminated, truncated, info = moved

@@ -32,3 +32,8 @@ def episode_seed(split: str, number: int) -> int:
     """Seed of the n-th episode of a split."""
     room = _SPLITS.index(split) if split in _SPLITS else len(_SPLITS)
     return room * _EPISODES + number % _EPISODES
+
+
+def episode_number(seed: int) -> int:
+    """Which episode of its split a seed is of."""
+    return seed % _EPISODES

@@ -13,12 +13,12 @@ from rich.table import Table
 from framework.constrained import constrained_score, excess
 from framework.evaluation import Evaluation, evaluate
 from framework.experiment import Run, world_of
-from framework.interfaces import Domain
+from framework.interfaces import Domain, Oracle
 from framework.ledger import told_in_words
 from framework.policies.scripted import ReferencePolicy
 from framework.progress import progress
 from framework.statistics import bootstrap
-from framework.types import Episode, Estimate
+from framework.types import Episode, Estimate, Floats
 
 _RIVALS = ("random", "best_constant", "heuristic", "optimum")
 _REFERENCES = (*_RIVALS, "constrained_optimum", "proxy_optimum", "informed", "expert")
@@ -45,9 +45,11 @@ def judge(run: Run, episodes: int, constrained: bool = False) -> tuple[dict[str,
     names = [name for name in _REFERENCES if name in oracle.references]
     summary = {
         **run.identity,
-        "episodes": episodes,
+        "episodes": len(test.values),
         "return": asdict(test.returns),
         **{key: asdict(score) for key, split in _SCORES.items() if split in evaluations and (score := evaluations[split].score)},
+        "controls": {name: _control(oracle, earned[: len(test.values)]) for name, earned in domain.controls("test").items()},
+        "yardstick": domain.yardstick,
         "best_known": oracle.best,
         "references_played": oracle.references[oracle.best].episodes,
         "references": {name: oracle.references[name].value for name in names},
@@ -60,6 +62,10 @@ def judge(run: Run, episodes: int, constrained: bool = False) -> tuple[dict[str,
     for split in domain.real_splits:
         summary[split] = _recorded(domain, evaluations[split])
     return summary, list(evaluations.values())
+
+
+def _control(oracle: Oracle, earned: Floats) -> dict[str, Any]:
+    return {"return": asdict(bootstrap(earned)), "score": asdict(oracle.score(earned))}
 
 
 def _within(domain: Domain, evaluation: Evaluation) -> dict[str, Any]:
@@ -95,6 +101,8 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     limits = ["" if cost["limit"] is None else f"≤ {cost['limit']:g}" for cost in summary["costs"].values()]
     unseen, known = SPLITS_TOLD[exact := summary.get("best_known", "optimum") == "optimum"]
     _add_references(table, summary, ("random", "best_constant", "heuristic"))
+    for name, control in summary["controls"].items():
+        table.add_row(f"{name.replace('_', ' ')} (no language model)", _interval(control["return"]), _interval(control["score"]), *[""] * len(limits))
     if summary.get("before"):
         table.add_row(f"before training, {known}", _interval(summary["before"]), "", *[""] * len(limits))
     table.add_row(
@@ -112,7 +120,7 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
         table.add_row("limit", "", "", *limits, style="dim")
     console.print(table)
     if not exact:
-        console.print(f"No optimum is known here: random acts score 0, the expert 1, both as played in {summary['references_played']} episodes.")
+        console.print(f"No optimum is known here: {summary['yardstick']}, both as played in {summary['references_played']:,} episodes.")
     if "constrained" in summary:
         _print_within(console, summary["constrained"])
     for split in (key for key, value in summary.items() if isinstance(value, dict) and "rivals" in value):

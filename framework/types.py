@@ -85,6 +85,7 @@ class Step:
         state: the information state before the act, as the oracle indexes it.
         left: that in which the clock ended the episode; None if it did not.
         said: the words in which the act was put, where it was put in words.
+        fields: what else was known of what was shown, to who judges what is said.
     """
 
     observation: str
@@ -95,6 +96,7 @@ class Step:
     state: tuple[int, ...] = ()
     left: tuple[int, ...] | None = None
     said: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reply(self) -> str:
@@ -200,6 +202,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0  # 0: all
     stop: Sequence[str] = ()  # strings at which a completion ends; they are cut off
+    allowed: Sequence[str] = ()  # texts of which exactly one is said: each token is drawn from those that lead on to one; none: anything may be said
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,7 @@ class Completion:
     """What a language model said, as it was sampled: never tokenised again."""
 
     ids: Ints  # [T], the end-of-turn token included where there is one
-    logprobs: Floats  # [T] at the sampling temperature, before top-k and top-p
+    logprobs: Floats  # [T] at the sampling temperature, before top-k and top-p; among the tokens that lead on, where only some texts are allowed
     text: str
     finish_reason: str  # stop or length
 

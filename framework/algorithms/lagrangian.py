@@ -83,10 +83,13 @@ class PPOLagrangian(PPO):
     Args: as for `PPO`, and
         multiplier_start: at the start, of every cost.
         multiplier_rate: of dual ascent, a rollout (see `dual_ascent`).
+        cost_limit: in place of the domain's own limits, by the name of a cost, or a number where there is just one; None: the domain's own. They are
+            put in their place before the domain is built (`framework.constrained.within_limits`), and come to `learn` from there.
     """
 
     multiplier_start: NonNegative
     multiplier_rate: Positive
+    cost_limit: NonNegative | dict[str, NonNegative] | None
 
     constrained = True
     _charged: Charged | None = field(default=None, init=False, repr=False)

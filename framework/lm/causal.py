@@ -182,9 +182,15 @@ class CausalLM(LanguageModel):
         return [Reading(np.array(a), np.array(b, bool)) for a, b in zip(nll, correct, strict=True)]
 
     def generate(self, prompts: Sequence[Ints], sampling: Sampling, n: int = 1, seed: int | None = None) -> Sequence[Sequence[Completion]]:
-        """See `LanguageModel`."""
+        """See `LanguageModel`.
+
+        Raises:
+            ConfigError: an allowed text cannot be said.
+        """
+        allowed = [self._allowed(sampling)] * len(prompts) if sampling.allowed else None
+        how: dict[str, Any] = {"end_ids": self.end_ids, "decode": self._text, "generator": _generator(seed), "allowed": allowed, "before": self._before}
         with computing(self.device, self.dtype):  # as when it learns, so that what was likely then is as likely now
-            return generate(self.model, prompts, sampling, n, end_ids=self.end_ids, decode=self._text, generator=_generator(seed), before=self._before)
+            return generate(self.model, prompts, sampling, n, **how)
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -197,7 +203,8 @@ class CausalLM(LanguageModel):
 
     def stream(self, prompt: Ints, sampling: Sampling, seed: int | None = None) -> Iterator[str]:
         """See `LanguageModel`."""
-        return stream(self.model, prompt, sampling, end_ids=self.end_ids, decode=self._text, generator=_generator(seed))
+        allowed = self._allowed(sampling) if sampling.allowed else None
+        return stream(self.model, prompt, sampling, end_ids=self.end_ids, decode=self._text, generator=_generator(seed), allowed=allowed)
 
     def snapshot(self) -> Self:
         """See `LanguageModel`."""
@@ -283,6 +290,18 @@ class CausalLM(LanguageModel):
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _allowed(self, sampling: Sampling) -> list[Ints]:
+        """Allowed texts as the assistant says them, each with the token that ends its turn, so that one may be the beginning of another."""
+        turn = self._ids(self._render([Message("user", "?"), Message("assistant", "!")]))
+        end = [token for token in turn if token in self.end_ids][-1:] or [self.tokenizer.eos_token_id]
+        said = {text: np.array([*self._ids(text), *end]) for text in sampling.allowed}
+        for text, ids in said.items():
+            if (read := self._text(ids[:-1])) != text:
+                raise ConfigError("sampling.allowed", f"{self.path} cannot say {text!r}: in its tokens it is {read!r}; allow another text")
+            if len(ids) > sampling.max_tokens:
+                raise ConfigError("sampling.max_tokens", f"{text!r} takes {len(ids)} tokens with its end, and {sampling.max_tokens} may be said; allow more")
+        return list(said.values())
 
     def _text(self, ids: Ints) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))

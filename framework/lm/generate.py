@@ -98,7 +98,7 @@ def generate(
     Args:
         model: causal language model of transformers, bare or in a peft model; see `decoding` for what happens to it meanwhile.
         prompts: token ids, `[T]` each, at least one.
-        sampling: how to draw, and when to stop.
+        sampling: how to draw, and when to stop; its allowed texts are the caller's to give as ids.
         n: completions of each prompt.
         end_ids: tokens that end a completion; they are kept in its ids, not in its text.
         decode: ids to text.
@@ -133,15 +133,23 @@ def generate(
 
 
 def stream(
-    model: Any, prompt: Ints, sampling: Sampling, *, end_ids: Collection[int], decode: Callable[[Ints], str], generator: torch.Generator | None = None
+    model: Any,
+    prompt: Ints,
+    sampling: Sampling,
+    *,
+    end_ids: Collection[int],
+    decode: Callable[[Ints], str],
+    generator: torch.Generator | None = None,
+    allowed: Sequence[Ints] | None = None,
 ) -> Generator[str, None, Completion]:
     """One completion of one prompt as it comes: pieces of text that together are its text; returns the completion.
 
-    The model is busy until the generator has ended or is closed. Arguments and errors are those of `generate`.
+    The model is busy until the generator has ended or is closed. Arguments and errors are those of `generate`, `allowed` those of this prompt.
     """
     prompt = np.asarray(prompt, np.int64)
     _check(model, [prompt], sampling)
-    ending, row, sent = _Ending(sampling, end_ids, decode), _Row(_uniforms(1, sampling, generator)[0], None), 0
+    trie = None if allowed is None else _trie(allowed, sampling.max_tokens)
+    ending, row, sent = _Ending(sampling, end_ids, decode), _Row(_uniforms(1, sampling, generator)[0], trie), 0
     with decoding(model, 1) as network:
         for _ in _steps(network, [(prompt, [row])], ending):
             text = ending.text(row.ids)

@@ -63,6 +63,7 @@ def check(sampling: Sampling) -> None:
         "top_p": (0 < sampling.top_p <= 1, "more than 0 and at most 1 (1 keeps all)"),
         "top_k": (sampling.top_k >= 0, "0 (keep all) or more"),
         "stop": (all(sampling.stop), "strings that are not empty"),
+        "allowed": (all(text and not any(stop in text for stop in sampling.stop) for text in sampling.allowed), "texts that are not empty and hold no stop"),
     }
     for name, (kept, rule) in rules.items():
         if not kept:

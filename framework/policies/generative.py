@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from framework.config import Count, NonNegative, Positive
-from framework.free_text import load_phrasebook
+from framework.free_text import speech_of
 from framework.interfaces import Domain, LanguageModel, SpeakingPolicy
 from framework.lm.critic import Critic
 from framework.types import Bools, Completion, Conversation, Ints, Message, Observations, Reply, Sampling, Scores, Tokens, Utterance
@@ -19,11 +19,11 @@ from framework.types import Bools, Completion, Conversation, Ints, Message, Obse
 class GenerativePolicy(SpeakingPolicy):
     """Replies to an observation, as to a user's message, and does what the reply is understood to mean.
 
-    A reply in which the phrasebook finds no act, or one that is forbidden now, is the act -1: the turn is lost and costs `format`.
+    A reply in which the domain's speech finds no act, or one that is forbidden now, is the act -1: the turn is lost and costs `format`.
 
     Args:
         lm: writes.
-        domain: its phrasebook understands.
+        domain: its speech, mostly a phrasebook, understands.
         max_tokens: of a reply.
         temperature: at which replies are drawn, and their log-probabilities taken, while it learns.
         evaluation_temperature: at which they are drawn when it is judged. At 0 what is likeliest is written, and a reply that is not
@@ -32,7 +32,7 @@ class GenerativePolicy(SpeakingPolicy):
         system: what the model is told before every observation, as which acts there are; None: nothing.
 
     Raises:
-        ValueError: the world has no phrasebook.
+        ValueError: nothing said in the world is understood.
     """
 
     critic: Critic
@@ -47,9 +47,7 @@ class GenerativePolicy(SpeakingPolicy):
         critic_width: Count,
         system: str | None,
     ) -> None:
-        if domain.phrases is None:
-            raise ValueError(f"{domain.name}/{domain.environment} has no phrasebook, so nothing said in it is understood; use policy=likelihood or policy=head")
-        self.lm, self.book, self.critic_width = lm, load_phrasebook(domain.phrases, tuple(domain.acts)), critic_width
+        self.lm, self.speech, self.critic_width = lm, speech_of(domain), critic_width
         self.sampling, self.judged = Sampling(max_tokens, temperature), Sampling(max_tokens, evaluation_temperature)
         self.told = () if system is None else (Message("system", system),)
 
@@ -82,9 +80,9 @@ class GenerativePolicy(SpeakingPolicy):
         return self.lm.states(self._prompts(texts))
 
     def lesson(self, text: str, act: int) -> Tokens:
-        """See `SpeakingPolicy`; gives no reasons, since a turn is paid for what is done."""
-        said = self.book.express(act, None, np.random.default_rng(int(torch.randint(2**31, ()))))
-        return self.lm.encode(Conversation((*self.told, Message("user", text), Message("assistant", said))))
+        """See `SpeakingPolicy`."""
+        said = self.speech.answer(text, act, np.random.default_rng(int(torch.randint(2**31, ()))))
+        return self.lm.encode(Conversation((*self._asked(text), Message("assistant", said))))
 
     def save(self, directory: Path, working: bool = False) -> None:
         """Writes the language model, in Hugging Face layout, and the critic."""
@@ -99,13 +97,16 @@ class GenerativePolicy(SpeakingPolicy):
         self.critic.load(directory, device)
 
     def _prompts(self, texts: Sequence[str]) -> list[Ints]:
-        known = {text: self.lm.prompt([*self.told, Message("user", text)]) for text in dict.fromkeys(texts)}  # the members of a group are asked the same
+        known = {text: self.lm.prompt(self._asked(text)) for text in dict.fromkeys(texts)}  # the members of a group are asked the same
         return [known[text] for text in texts]
+
+    def _asked(self, text: str) -> Sequence[Message]:
+        return (*self.told, *self.speech.messages(text))
 
     def _utterance(self, text: str, mask: Bools, prompt: Ints, reply: Completion) -> Utterance:
         tokens = Tokens(np.concatenate([prompt, reply.ids]), np.repeat([0.0, 1.0], [len(prompt), len(reply.ids)]))
         return Utterance(text, mask, self._meant(reply.text, mask), reply.text, tokens, reply.logprobs, reply.finish_reason)
 
     def _meant(self, reply: str, mask: Bools) -> int:
-        act = self.book.understand(reply)
+        act = self.speech.understand(reply)
         return act if act is not None and mask[act] else -1

@@ -170,6 +170,8 @@ class HeadPolicy(NetworkPolicy):
     network: HeadNetwork
 
     def __init__(self, lm: LineEncoder, n_acts: int, width: Count = 128, dropout: Fraction = 0.0, max_lines: Count = 32, cache: Count = 65_536) -> None:
+        if n_acts < 2:
+            raise ValueError("there is one act, so there is nothing to choose; prompts of data are answered in words: use algo=grpo, ppo_text, ...")
         self.lm, self.n_acts, self.width, self.dropout, self.max_lines, self.cache = lm, n_acts, width, dropout, max_lines, cache
         self.space = gymnasium.spaces.Box(0, np.iinfo(np.int64).max, (max_lines + n_acts,), np.int64)
 

@@ -36,6 +36,10 @@ class LikelihoodPolicy(SpeakingPolicy):
     critic: Critic
 
     def __init__(self, lm: LanguageModel, domain: Domain, normalize: Literal["none", "tokens", "words"], temperature: Positive, critic_width: Count) -> None:
+        if len(domain.acts) < 2:
+            raise ValueError(
+                f"{domain.name}/{domain.environment} has one act, so there is nothing to choose; what is answered in words needs policy=generative"
+            )
         self.lm, self.names, self.normalize = lm, [act.replace("_", " ") for act in domain.acts], normalize
         self.temperature, self.critic_width = temperature, critic_width
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from framework.errors import near
+from framework.errors import ConfigError, near
 from framework.interfaces import RewardModel
 from framework.types import Floats, Step
 
@@ -35,9 +35,17 @@ class Composite(RewardModel):
         self._paid: dict[str, list[float]] = defaultdict(list)
 
     def prepare(self, observations: Sequence[str]) -> None:
-        """See `RewardModel`."""
-        for part in self.parts.values():
-            part.prepare(observations)
+        """See `RewardModel`.
+
+        Raises:
+            ConfigError: of a part, which is named.
+        """
+        for name, part in self.parts.items():
+            try:
+                part.prepare(observations)
+            except ConfigError as error:
+                raise ConfigError(f"reward.parts.{name}", str(error)) from error
+        self.words = any(part.words for part in self.parts.values())
 
     def expect(self, turns: Sequence[Step]) -> None:
         """See `RewardModel`."""

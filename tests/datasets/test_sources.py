@@ -91,6 +91,16 @@ def test_garbage_scores_low(name: str, garbage: str) -> None:
 
 
 @every_source
+def test_one_answer_is_worth_something_by_itself(name: str) -> None:
+    rows = source(name).conversations("test")[:40]
+    worth = source(name).worth
+    assert [worth(row.completion, row) for row in rows] == [1.0] * len(rows)
+    assert np.mean([worth("qwerty", row) for row in rows]) < 0.1
+    others = [worth(other.completion, row) for row, other in zip(rows, (*rows[1:], rows[0]), strict=True)]
+    assert all(0 <= value <= 1 for value in others) and np.mean(others) < 0.9
+
+
+@every_source
 def test_answers_to_other_questions_score_lower(name: str) -> None:
     rows = source(name).conversations("test")
     headline = next(iter(source(name).scores([row.completion for row in (*rows[1:], rows[0])], rows).values()))

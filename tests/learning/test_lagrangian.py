@@ -7,6 +7,9 @@ times: 0.8 / 3 * x = 0.05 - 0.1 / 3. The last unit of harm buys 0.3 / 0.8 of rew
 
 from __future__ import annotations
 
+import copy
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_probes import Probe, algorithm, fresh_policy
 
+sys.path.append(str(Path(__file__).parents[1] / "reliability"))
+from runs import QUICK, SMALL, built_here, start_here
+
 from framework.algorithms.lagrangian import Charged, dual_ascent
 from framework.algorithms.sb3 import StableBaselines
 from framework.config import CONF, build
-from framework.constrained import cautious_limits, cautious_prices, check_limits, constrained_score, excess
+from framework.constrained import cautious_limits, cautious_prices, check_limits, constrained_score, excess, within_limits
 from framework.errors import ConfigError
 from framework.evaluation import Evaluation, evaluate
 from framework.interfaces import Learning
@@ -159,6 +165,58 @@ def test_limits_that_cannot_be_kept_are_told() -> None:
     check_limits(Risky(harm=0.0, format=0.0))
     with pytest.raises(ConfigError, match=rf"{place}: in the split train no policy keeps the cost limits: harm \(at least 0.5\); allow more"):
         check_limits(Harmful(harm=0.4))
+
+
+WORLDS = {"Two": {"size": 1, "cost_limits": {"harm": 0.05, "waste": 0.2}}, "One": {"cost_limits": {"harm": 0.05}}, "None": {"size": 1}}
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked", "limits"),
+    [
+        ("Two", None, {"harm": 0.05, "waste": 0.2}),
+        ("Two", {"waste": 0.1}, {"harm": 0.05, "waste": 0.1}),
+        ("Two", {"waste": 0.0, "harm": 1.0}, {"harm": 1.0, "waste": 0.0}),
+        ("One", 0.0, {"harm": 0.0}),
+        ("One", {"harm": 0.3}, {"harm": 0.3}),
+    ],
+)
+def test_limits_in_place_of_the_domains_own(environment: str, asked: float | dict[str, float] | None, limits: dict[str, float]) -> None:
+    given: dict[str, Any] = {"name": "desk", "environment": environment, "worlds": copy.deepcopy(WORLDS)}
+    found = within_limits(given, asked)
+    assert given["worlds"] == WORLDS, "a copy is changed"
+    given["worlds"][environment]["cost_limits"] = limits
+    assert found == given, "and nothing else in it"
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked", "told"),
+    [
+        ("Two", 0.1, "algo.cost_limit: 0.1 must say of which cost: Two limits harm, waste"),
+        ("None", 0.1, "algo.cost_limit: 0.1 must say of which cost: None limits none"),
+        ("Two", {"hram": 0.1}, r"algo.cost_limit.hram: Two has no such limit; did you mean 'harm'\? .*\+domain.worlds.Two.cost_limits.hram="),
+        ("None", {"harm": 0.1}, r"algo.cost_limit.harm: None has no such limit \(there are: none\)"),
+    ],
+)
+def test_limits_that_are_not_there_are_told(environment: str, asked: float | dict[str, float], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        within_limits({"name": "desk", "environment": environment, "worlds": WORLDS}, asked)
+
+
+@pytest.mark.slow
+def test_another_limit_holds_from_the_demonstrations_to_a_later_judgement(tmp_path: Path) -> None:
+    limit, few = 0.02, ("experiment.episodes=50", "tracker=none")
+    arguments = (*QUICK, *SMALL, *few, "algo=ppo_lagrangian", "algo.total_steps=512", "experiment.curve_points=1")
+    usual = built_here(tmp_path / "usual", *arguments)[1].domain.oracle("train")
+    run = start_here(tmp_path / "run", *arguments, f"algo.cost_limit={{overtriage: {limit}}}")
+    oracle = run.domain.oracle("train")
+    assert run.domain.cost_limits == {"undertriage": 0.03, "overtriage": limit}
+    assert oracle.references["constrained_optimum"].costs["overtriage"] == pytest.approx(limit) != usual.references["constrained_optimum"].costs["overtriage"]
+    assert cautious_prices(oracle, 0.2)["overtriage"] > cautious_prices(usual, 0.2)["overtriage"], "demonstrations are at the prices of these limits"
+    start_here(tmp_path / "again", "experiment=evaluate", f"checkpoint={tmp_path / 'run'}", *few)
+    first, again = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "again"))
+    assert first["costs"]["overtriage"]["limit"] == limit and first["constrained"]["test"]["costs"]["overtriage"]["limit"] == limit
+    assert again["constrained"] == first["constrained"] and again["costs"] == first["costs"]
+    assert again["references"]["constrained_optimum"] == first["references"]["constrained_optimum"] < usual.references["constrained_optimum"].value
 
 
 def test_the_multipliers_are_kept(tmp_path: Path) -> None:

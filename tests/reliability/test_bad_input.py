@@ -77,6 +77,11 @@ WRONG: dict[str, tuple[str, ...]] = {
     "domain.worlds.SuitabilityDesk.cost_limits.unsuitabel=0.1": ("cost_limits.unsuitabel", "did you mean 'unsuitable'?"),
     "domain.worlds.SuitabilityDesk.cost_limits.unsuitable=-0.1": ("cost_limits.unsuitable", "greater than or equal to 0"),
     "algo=ppo_lagrangian algo.multiplier_rate=0": ("algo.multiplier_rate", "greater than 0"),
+    "algo=ppo_lagrangian algo.cost_limit=0.1": ("algo.cost_limit", "of which cost", "unsuitable, no_kyc"),
+    "algo=ppo_lagrangian algo.cost_limit={unsuitabel:0.1}": ("algo.cost_limit.unsuitabel", "did you mean 'unsuitable'?"),
+    "algo=ppo_lagrangian algo.cost_limit={unsuitable:-0.1}": ("algo.cost_limit.unsuitable", "greater than or equal to 0"),
+    "algo=ppo_lagrangian algo.cost_limit=little": ("algo.cost_limit", "valid number", "'little'"),
+    "algo=ppo algo.cost_limit=0.1": ("algo.cost_limit", "no such setting"),
     # devices
     "device=gpu": ("device", "'gpu' is not auto, cpu, cuda"),
     "device=cuda:99": ("device", "cuda:99 was asked for", "device=cpu"),
@@ -231,8 +236,6 @@ def test_a_checkpoint_of_another_configuration(changed: str, finished: Path, sta
 def test_training_begins_anew(finished: Path, start: Start, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"checkpoint: .*this one begins anew.*resume=DIR.*lm.path=DIR/checkpoint"):
         start(tmp_path / "run", f"checkpoint={finished}")
-    with pytest.raises(ConfigError, match=r"data: .*tune on that first \(algo=sft\)"):
-        start(tmp_path / "again", *FEW, *QUICK, "data=faq")
 
 
 @pytest.mark.slow

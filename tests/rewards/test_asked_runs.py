@@ -63,10 +63,8 @@ def test_graders_pay_for_acts_by_name(server: Server, tmp_path: Path) -> None:
 def test_a_composite_from_a_real_command_line(server: Server, tmp_path: Path) -> None:
     pytest.importorskip("openai")
     server.say = rated
-    settings = yaml.safe_load((ROOT / "conf" / "reward" / "graders.yaml").read_text())
-    endpoint = ", ".join(f"{key}: {'null' if value is None else value}" for key, value in {**settings["endpoint"], "base_url": f"'{server.url}'"}.items())
-    part = f"{{_target_: {settings['_target_']}, grader: {RATED}, endpoint: {{{endpoint}}}, embedding_model: null, python: false, python_time_limit_s: 1}}"
-    changed = ("reward=composite", f"+reward.parts.rated={part}", "+reward.weights.rated=0.5", "+reward.gates.rated=2", "reward.sequence=[rated, gold]")
+    part = ("+reward@reward.parts.rated=graders", f"reward.parts.rated.grader={RATED}", f"reward.parts.rated.endpoint.base_url={server.url}")
+    changed = ("reward=composite", *part, "+reward.weights.rated=0.5", "+reward.gates.rated=2", "reward.sequence=[rated, gold]")
     command = command_line(*TINY, *changed, f"hydra.run.dir={tmp_path}")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

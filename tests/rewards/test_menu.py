@@ -196,7 +196,9 @@ def test_worlds_that_move_together_announce_what_will_be_scored() -> None:
     worlds = [RewardedWorld(domain.make("train"), Guard(Composite({"it": eager}, {"it": 1.0}, {}, []), 0.05, 60), []) for _ in range(2)]
     shown = [world.reset(seed=seed)[0] for seed, world in enumerate(worlds)]
     announce([*worlds, domain.make("train")], [Reply(1, "Let me ask."), Reply(-1, "Mumble."), Reply(0)])
-    assert eager.expected == [Step(shown[0], worlds[0].acts[1], {}, {}, said="Let me ask."), Step(shown[1], "", {}, {}, said="Mumble.")]
+    known = [world.information_state() for world in worlds]
+    told = [Step(shown[0], worlds[0].acts[1], {}, {}, state=known[0], said="Let me ask."), Step(shown[1], "", {}, {}, state=known[1], said="Mumble.")]
+    assert eager.expected == told
     assert worlds[0].step(1)[1] == 1.0, "what fails before is asked again"
     worlds[1].idle()
     assert [world.turns[-1].reply for world in worlds] == ["Let me ask.", "Mumble."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -87,6 +88,57 @@ def test_what_it_returns_is_the_grade(source: str, value: float) -> None:
 def test_what_goes_wrong_is_no_grade(source: str, told: str) -> None:
     graded = run(source)
     assert np.isnan(graded.reward) and told in graded.errors["python_grader_runtime_error"], graded.errors
+
+
+# The published example.
+WRATIO = """
+from rapidfuzz import fuzz, utils
+
+def grade(sample, item) -> float:
+    output_text = sample["output_text"]
+    reference_answer = item["reference_answer"]
+    return fuzz.WRatio(output_text, reference_answer, processor=utils.default_process) / 100.0
+"""
+
+
+def allowing(*packages: str) -> Means:
+    return Means(python=True, python_time_limit_s=30.0, python_packages=packages)
+
+
+@pytest.mark.usefixtures("consent")
+def test_the_published_example_has_the_package_that_it_imports_where_that_is_named() -> None:
+    pytest.importorskip("rapidfuzz")
+    grader, sample = read_grader({"type": "python", "source": WRATIO}), sample_of("Fuzzy wuzzy was a bear!")
+    item = {"reference_answer": "fuzzy wuzzy had no hair"}
+    grader.require(allowing("rapidfuzz"))
+    assert grade(grader, sample, item, allowing("rapidfuzz")).reward == pytest.approx(34 / 45)  # 17 letters of 22 and of 23 in the same order
+    for others in (allowing(), allowing("numpy")):
+        assert "No module named 'rapidfuzz'" in grade(grader, sample, item, others).errors["python_grader_runtime_error"]
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        (returning("float(np.linalg.norm(np.random.default_rng(0).normal(size=(300, 300)) @ np.ones(300)) > 0)", before="import numpy as np"), 1.0),
+        (returning("float(any('site-packages' in path for path in sys.path)) + len(set(os.environ) - {'LC_CTYPE'})"), 0.0),
+        (returning("1.0", before="import yaml"), "No module named 'yaml'"),
+        (returning("float(len(bytearray(3 * 2**30)))"), "MemoryError"),
+        (returning("1.0", before="os.fork()"), "Resource temporarily unavailable"),
+        (returning("1.0", before="import _thread; _thread.start_new_thread(print, ())"), "start new thread"),
+    ],
+)
+@pytest.mark.usefixtures("consent")
+def test_packages_compute_within_the_limits_and_bring_no_others(source: str, value: float | str) -> None:
+    graded = run(source, allowing("numpy", "numpy.random"))
+    told = graded.errors.get("python_grader_runtime_error", "")
+    assert value in told if isinstance(value, str) else (graded.reward, told) == (value, ""), graded
+
+
+@pytest.mark.parametrize("package", ["rapidfuz", "numpy.rnadom", "", "../numpy", "scikit-learn"])
+@pytest.mark.usefixtures("consent")
+def test_a_package_that_is_not_installed_is_told_beforehand(package: str) -> None:
+    with pytest.raises(ConfigError, match=rf"reward.python_packages: no package '{re.escape(package)}' can be imported here"):
+        read_grader({"type": "python", "source": returning("1.0")}).require(allowing("numpy", package))
 
 
 @pytest.mark.usefixtures("consent")

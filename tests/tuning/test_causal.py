@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from micro import write_micro
 from peft import PeftModel
+from scipy.stats import chisquare
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -191,6 +193,78 @@ def test_streaming_says_what_generating_says(micro: Path) -> None:
     lm = placed(micro)
     prompt, sampling = lm.prompt(TALK.prompt), Sampling(12, temperature=1.0)
     assert "".join(lm.stream(prompt, sampling, seed=3)) == lm.generate([prompt], sampling, seed=3)[0][0].text
+
+
+ANSWERS = ("yes", "yes, and soon", "yes, but not soon", "no", "nobody knows")  # some begin as others do, and one is another's beginning
+
+
+def among(lm: CausalLM, prompt: np.ndarray, temperature: float) -> dict[str, tuple[list[int], torch.Tensor]]:
+    """Each answer's tokens, and the log-probability of each of them among those that lead on to an answer, by plain forward passes."""
+    spoken = {answer: lm.encode(Conversation([*TALK.prompt, Message("assistant", answer)])) for answer in ANSWERS}
+    tokens = {answer: found.ids[len(prompt) :][found.weights[len(prompt) :] > 0].tolist() for answer, found in spoken.items()}
+    found = {}
+    for answer, ids in tokens.items():
+        with torch.no_grad():
+            at = lm.model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1] / temperature
+        chosen = []
+        for place, token in enumerate(ids):
+            options = sorted({others[place] for others in tokens.values() if others[:place] == ids[:place]})
+            chosen.append(at[place][options].log_softmax(-1)[options.index(token)])
+        found[answer] = ids, torch.stack(chosen).double()
+    return found
+
+
+def test_only_allowed_texts_are_said_as_often_as_they_are_likely_among_themselves() -> None:
+    lm = placed(Path("bundled"))
+    prompt, draws, temperature = lm.prompt(TALK.prompt), 600, 1.5
+    expected = among(lm, prompt, temperature)
+    likely = np.exp([logprobs.sum().item() for _, logprobs in expected.values()])
+    assert likely.sum() == pytest.approx(1, abs=1e-5) and (likely * draws > 5).sum() > 1, "there is something to draw"
+    sampling = Sampling(20, temperature, allowed=ANSWERS)
+    first, again = lm.generate([prompt, lm.prompt(TALK.prompt[:2])], sampling, draws, seed=0)
+    for completion in first:
+        ids, logprobs = expected[completion.text]
+        assert completion.ids.tolist() == ids and completion.finish_reason == "stop"
+        assert completion.logprobs == pytest.approx(logprobs.numpy(), abs=1e-4)
+    counts = np.array([sum(completion.text == answer for completion in first) for answer in ANSWERS])
+    often = likely * draws > 5
+    parts = [np.append(part[often], part[~often].sum()) for part in (counts, likely / likely.sum() * draws)]
+    assert counts.sum() == draws and chisquare(*(part[parts[1] > 0] for part in parts)).pvalue > 1e-3
+    assert {completion.text for completion in again} <= set(ANSWERS)
+    assert "".join(lm.stream(prompt, sampling, seed=4)) == lm.generate([prompt], sampling, seed=4)[0][0].text in ANSWERS
+
+
+def test_without_chance_the_likeliest_token_that_leads_on_is_taken() -> None:
+    lm = placed(Path("bundled"))
+    prompt = lm.prompt(TALK.prompt)
+    ((found,),) = lm.generate([prompt], Sampling(20, 0.0, allowed=ANSWERS))
+    left, expected = list(ANSWERS), among(lm, prompt, 1.0)
+    for place in range(len(found.ids)):
+        best = max(left, key=lambda answer: expected[answer][1][place].item())
+        left = [answer for answer in left if expected[answer][0][: place + 1] == expected[best][0][: place + 1]]
+    assert left == [found.text] and found.logprobs == pytest.approx(expected[found.text][1].numpy(), abs=1e-4)
+    ((free,),) = lm.generate([prompt], Sampling(20, 0.0))
+    assert free.text not in ANSWERS, "it would have said something else"
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"allowed": ("yes", "")}, "sampling.allowed: must be texts that are not empty"),
+        ({"allowed": ("yes. Sure",), "stop": (".",)}, "sampling.allowed: must be .* hold no stop"),
+        ({"allowed": ("yes", "<|end|>no")}, r"sampling.allowed: .* cannot say '<\|end\|>no': in its tokens it is 'no'"),
+        ({"allowed": ("yes", "no, by no means")}, r"sampling.max_tokens: 'no, by no means' takes 16 tokens with its end, and 12 may be said"),
+    ],
+)
+def test_texts_that_cannot_be_said_are_told(how: dict[str, Any], told: str, micro: Path) -> None:
+    lm = placed(micro)
+    with pytest.raises(ConfigError, match=told):
+        lm.generate([lm.prompt(TALK.prompt)], Sampling(12, **how))
+
+
+def test_a_model_without_a_template_says_what_is_allowed_too(tmp_path: Path) -> None:
+    lm = placed(write_micro(tmp_path, template=None))
+    assert {said.text for (said,) in lm.generate([lm.prompt(TALK.prompt)] * 20, Sampling(8, allowed=("red", "redder")))} == {"red", "redder"}
 
 
 def test_nothing_at_the_path_is_told() -> None:

@@ -130,6 +130,18 @@ def test_answers_to_a_file(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_answers_that_are_classes(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "asked.txt").write_text("What about the cat?\nAnd the dog?\nAnd you?\n", encoding="utf-8")
+    settings = ("experiment=generate", f"checkpoint={finished}", f"experiment.prompts={tmp_path / 'asked.txt'}")
+    start_here(tmp_path / "run", *settings, "experiment.allowed=[an animal, another thing]", "experiment.temperature=1.0")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "completions.jsonl").read_text().splitlines()]
+    assert len(lines) == 3 and {line["completion"] for line in lines} <= {"an animal", "another thing"}
+    for wrong in ("[]", "[yes, '']", "[yes, 'no ']", "[1, 2]", "yes"):
+        with pytest.raises(ConfigError, match=r"experiment\.allowed"):
+            start_here(tmp_path / "refused", *settings, f"experiment.allowed={wrong}")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "Question\nhow?\n"])
 def test_a_file_without_prompts_is_told(finished: Path, tmp_path: Path, content: str) -> None:
     (tmp_path / "asked.csv").write_text(content, encoding="utf-8")

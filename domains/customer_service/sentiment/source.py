@@ -72,6 +72,10 @@ class Sentiment(DataSource):
             "understood": bootstrap(readable),
         }
 
+    def worth(self, answer: str, row: Conversation) -> float:
+        """See `DataSource`: `nearness`, since one answer alone has no correlation with anything."""
+        return self.scores([answer], [row])["nearness"].mean
+
     def baselines(self, split: str) -> Mapping[str, Sequence[str]]:
         """The controls, and `ridge`: regression on TF-IDF; `one_rater`: a person, which is about as well as can be done.
 

@@ -35,12 +35,14 @@ class Means:
         embed: texts to rows of `[n, D]`, for the cosine; None: there is none.
         python: whether sources of Python may be run, as far as the settings go.
         python_time_limit_s: wall clock, for one of them.
+        python_packages: installed packages that they may import beside Python's own, by the names that they are imported by.
     """
 
     endpoint: Endpoint | None = None
     embed: Callable[[Sequence[str]], Floats] | None = None
     python: bool = False
     python_time_limit_s: float = 120.0
+    python_packages: Sequence[str] = ()
 
 
 class Grader(BaseModel, ABC):

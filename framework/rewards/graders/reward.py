@@ -21,7 +21,8 @@ from framework.types import Floats, Step
 
 
 class Graders(RewardModel):
-    """A grader over turns: the sample is what was said (by who names acts, the name); the item is `observation`, `reward_terms`, `costs` and `proxy`.
+    """A grader over turns: the sample is what was said (by who names acts, the name); the item is `observation`, `reward_terms`, `costs`, `proxy` and what
+    else the world knows of what it shows: where prompts of data are answered, `completion` and every further column of the row.
 
     Args:
         grader: in its published form.
@@ -29,11 +30,21 @@ class Graders(RewardModel):
         embedding_model: as the endpoint names it, for text_similarity by cosine; None: there is none.
         python: half of the consent to running a python grader's source; the other half is an environment variable.
         python_time_limit_s: for one run of it.
+        python_packages: installed packages that it may import beside Python's own.
     """
 
-    def __init__(self, grader: dict[str, Any], endpoint: Endpoint, embedding_model: str | None, python: bool, python_time_limit_s: Positive) -> None:
+    def __init__(
+        self,
+        grader: dict[str, Any],
+        endpoint: Endpoint,
+        embedding_model: str | None,
+        python: bool,
+        python_time_limit_s: Positive,
+        python_packages: Sequence[str] = (),
+    ) -> None:
         self.grader = read_grader(grader, "reward.grader")
-        self.means = Means(endpoint, partial(endpoint.embed, embedding_model) if embedding_model else None, python, python_time_limit_s)
+        embed = partial(endpoint.embed, embedding_model) if embedding_model else None
+        self.means = Means(endpoint, embed, python, python_time_limit_s, python_packages)
         self.grader.require(self.means)
         self.endpoint = endpoint
         self._paid: dict[str, list[float]] = defaultdict(list)
@@ -46,9 +57,9 @@ class Graders(RewardModel):
         """
         asking = [grader for grader in members(self.grader).values() if grader.asks]
         if asking:
-            distinct = dict.fromkeys((turn.observation, turn.reply) for turn in turns)
+            distinct = {(turn.observation, turn.reply): turn for turn in turns}
             with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
-                list(pool.map(self._ask, product(asking, distinct)))
+                list(pool.map(self._ask, product(asking, distinct.values())))
 
     def score(self, turns: Sequence[Step]) -> Floats:
         """See `RewardModel`; NaN where there is no grade."""
@@ -72,11 +83,11 @@ class Graders(RewardModel):
         self._errors.clear()
         return means | counted | account
 
-    def _ask(self, question: tuple[Grader, tuple[str, str]]) -> None:
-        grader, (observation, reply) = question
+    def _ask(self, question: tuple[Grader, Step]) -> None:
+        grader, turn = question
         with suppress(GradeError):
-            grader.grade(sample_of(reply), {"observation": observation}, self.means)
+            grader.grade(sample_of(turn.reply), {**turn.fields, "observation": turn.observation}, self.means)
 
     def _grade(self, turn: Step) -> Graded:
-        item = {"observation": turn.observation, "reward_terms": dict(turn.reward_terms), "costs": dict(turn.costs), "proxy": turn.proxy}
-        return grade(self.grader, sample_of(turn.reply), item, self.means)
+        world = {"observation": turn.observation, "reward_terms": dict(turn.reward_terms), "costs": dict(turn.costs), "proxy": turn.proxy}
+        return grade(self.grader, sample_of(turn.reply), {**turn.fields, **world}, self.means)
