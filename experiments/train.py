@@ -105,6 +105,7 @@ class Train(Experiment):
         self._keep(run, record, finished=True)
         summary, evaluations = judge(run, self.episodes, run.algorithm.constrained)
         summary |= {key: record[key] for key in ("before", "curve", "best", "env_steps")} | {"wall_s": round(record["wall_s"] + time.monotonic(), 1)}
+        summary["warnings"] = list(run.algorithm.warnings())
         if reward is not None:
             ledger = record["ledger"]
             summary["climbed"] = {"ledger": ledger, "exploited": exploited(record["curve"], ledger), "warned": warned(ledger), "path": record["path"]}

@@ -534,6 +534,10 @@ class Algorithm(ABC):
         """Writes what is needed to go on exactly from here; may be called from within `run.progress`."""
         raise TypeError(f"{type(self).__name__} cannot be interrupted and resumed")
 
+    def warnings(self) -> Sequence[str]:
+        """What has looked wrong while it learnt, each in a line."""
+        return ()
+
 
 class Tuning(ABC):
     """Improves a language model on given data."""

@@ -128,6 +128,8 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     console.print(
         f"{summary['env_steps']:,} environment steps, {summary['wall_s']:.0f} s. Kept: the policy best on validation, at step {summary['best'][0]:,}."
     )
+    for warning in summary.get("warnings", ()):
+        console.print(f"warning: {warning}", soft_wrap=True)
     for line in told_in_words(summary["climbed"]) if "climbed" in summary else []:
         console.print(line, soft_wrap=True)
     console.print("One seed is a demonstration, not a result.")

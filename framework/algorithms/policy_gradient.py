@@ -110,7 +110,7 @@ class PolicyGradient(Algorithm):
         groups = [{"params": learning, "lr": self.learning_rate}, *self.beside(policy)]
         self._optimizer = torch.optim.AdamW([{**group, "first_lr": group["lr"]} for group in groups], weight_decay=0.0, fused=True)
         self._reference = Reference(learning) if self.kl_coef else None
-        self._counters = {"steps": 0, "batches": 0, "kl_coef": self.kl_coef}
+        self._counters = {"steps": 0, "batches": 0, "kl_coef": self.kl_coef, "warnings": []}
         self._diagnosis, self._metrics, self._sums = Diagnosis(), {}, defaultdict(float)
         if run.resume is not None:
             self._restore(run.resume)
@@ -196,8 +196,14 @@ class PolicyGradient(Algorithm):
             **sums,
             **metrics,
         }
-        for warning in self._diagnosis.look(self._metrics):
-            print(f"warning: after {self.steps:,} turns: {warning}", flush=True)
+        for told in self._diagnosis.look(self._metrics):
+            warning = f"after {self.steps:,} turns: {told}"
+            self._counters["warnings"].append(warning)
+            print(f"warning: {warning}", flush=True)
+
+    def warnings(self) -> Sequence[str]:
+        """See `Algorithm`."""
+        return tuple(self._counters.get("warnings", ()))
 
     def save(self, directory: Path) -> None:
         """See `Algorithm`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import signal
 import subprocess
@@ -163,10 +164,11 @@ def test_a_run_on_data_goes_on_after_a_kill_as_if_nothing_had_been(file: Path, t
     start_here(tmp_path / "cut", f"resume={tmp_path / 'cut'}")
     whole, cut = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "cut"))
     assert whole["return"] == cut["return"] and whole["curve"] == cut["curve"]
+    assert whole["warnings"] == cut["warnings"] and whole["warnings"], "a model that was taught nothing cannot do without"
     assert (whole["domain"], whole["environment"], whole["reward"], whole["episodes"]) == ("data", "words", "graders", 2)
     assert set(whole["controls"]) == {"nearest", "commonest"}
     page = (tmp_path / "whole" / "report.html").read_text()
-    assert "nearest (no language model)" in page and "saying nothing (random) scores 0" in page
+    assert whole["warnings"][0].split(";")[0] in html.unescape(page) and "nearest (no language model)" in page and "saying nothing (random) scores 0" in page
     start_here(tmp_path / "judged", "experiment=evaluate", f"checkpoint={tmp_path / 'whole'}", "experiment.episodes=8")
     assert json.loads((tmp_path / "judged" / "summary.json").read_text())["return"] == whole["return"]
 
