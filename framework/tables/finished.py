@@ -142,7 +142,8 @@ def _of_policy(summary: Mapping[str, Any]) -> tuple[dict[str, Estimate], dict[st
         estimates |= {f"{split}/{lead}": _estimate(rivals[rival]["policy_ahead_by"]) for lead, rival in LEADS.items()}
         for name in others:
             others[name][split] = _estimate(rivals[name]["return"])
-    return estimates | _within_limits(summary.get("constrained", {})), others
+    controls = {name: {"score": _estimate(control["score"])} for name, control in summary.get("controls", {}).items()}
+    return estimates | _within_limits(summary.get("constrained", {})), others | controls
 
 
 def _within_limits(splits: Mapping[str, Any]) -> dict[str, Estimate]:

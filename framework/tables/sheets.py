@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from statistics import mean, median
+from textwrap import fill
 
 import matplotlib
 from rich.table import Table
@@ -26,6 +27,7 @@ NOTE = (
     "trained on. Intervals on recorded cases do not cover the choice of these cases."
 )
 _BOTH = ("score_known", "score")
+_LABEL = 36  # characters of a line beside the picture
 _OF_REWARD = ("reward", "algo.kl_coef")  # gold needs no tether
 _STYLES = {"random": ("#888888", ":"), "best constant": ("#888888", "--"), "heuristic": ("#b8860b", "--")}
 _STYLES |= dict.fromkeys(("optimum", "expert"), ("#1b7837", "-"))
@@ -218,7 +220,7 @@ def _effort(row: Row) -> list[str]:
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Dots and intervals: what every run is worth beside what it is compared with, a panel for each world or data source."""
     subjects = [[row for row in rows if row.subject == subject] for subject in dict.fromkeys(row.subject for row in rows)]
-    heights = [1.7 + 0.45 * sum(bool(row.runs) for row in here) for here in subjects]
+    heights = [1.7 + sum(0.15 + 0.15 * len(_label(row).split("\n")) for row in here if row.runs) for here in subjects]
     figure, panels = plt.subplots(len(subjects), figsize=(8.5, sum(heights)), height_ratios=heights, layout="constrained", squeeze=False)
     for axes, here in zip(panels[:, 0], subjects, strict=True):
         _panel(axes, here)
@@ -231,18 +233,18 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     kinds = [(counts, counts.replace("_", " "), 0.0, "#2166ac")]
     if not found[0].runs[0].tuned:
         kinds = [("score", "unseen wordings (test)", 0.1, "#2166ac"), ("score_known", "known wordings", -0.1, "white")]
-    for kind, label, shift, fill in kinds:
+    for kind, label, shift, inside in kinds:
         estimates = [row.estimates[kind] for row in found]
         means, heights = [e.mean for e in estimates], [number + shift for number in range(len(found))]
         # a resampled interval need not hold its own mean, and matplotlib takes no negative length
         reach = [[max(0.0, e.mean - e.low) for e in estimates], [max(0.0, e.high - e.mean) for e in estimates]]
-        axes.errorbar(means, heights, xerr=reach, fmt="o", markersize=5, color="#2166ac", markerfacecolor=fill, capsize=2, linewidth=1.2, label=label)
+        axes.errorbar(means, heights, xerr=reach, fmt="o", markersize=5, color="#2166ac", markerfacecolor=inside, capsize=2, linewidth=1.2, label=label)
     for value, names in _by_value(rows, counts).items():
         colour, style = _STYLES.get(names[0], ("#888888", "--"))
         axes.axvline(value, color=colour, linestyle=style, linewidth=1, zorder=0)
         place = (value, 1.01)
         axes.annotate(", ".join(names), place, xycoords=("data", "axes fraction"), rotation=30, ha="left", va="bottom", fontsize=8, color=colour)
-    axes.set_yticks(range(len(found)), [f"{row.short}\n{seeds_of(row)}" for row in found], fontsize=8)
+    axes.set_yticks(range(len(found)), [_label(row) for row in found], fontsize=8)
     axes.set_ylim(-0.6, len(found) - 0.4)
     axes.set_title(rows[0].subject, fontsize=10, loc="right", pad=46)
     best = "expert" if any(row.name == "expert" for row in rows) else "optimum"
@@ -251,6 +253,11 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     axes.grid(axis="x", alpha=0.2)
     if len(kinds) > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7, frameon=False)
+
+
+def _label(row: Row) -> str:
+    """A row's name in lines that leave room for the picture."""
+    return f"{fill(row.short, _LABEL, break_long_words=False, break_on_hyphens=False)}\n{seeds_of(row)}"
 
 
 def _by_value(rows: Sequence[Row], counts: str) -> dict[float, list[str]]:

@@ -51,6 +51,8 @@ def summary(lm: str = "minilm", seed: int = 0, score: float = 0.5, **changed: An
         "score": around(score),
         "score_known": around(score + 0.01),
         "score_shift": around(score - 0.2),
+        "controls": {},
+        "yardstick": "random acts score 0 and the optimum 1",
         "references": references,
         "references_shift": references | {"heuristic": -5.0},
         "costs": {"harm": {"mean": 0.25, "limit": 0.1}, "delay": {"mean": 0.5, "limit": None}},
@@ -102,6 +104,13 @@ def test_references_frame_the_policies(runs: Path) -> None:
     assert [row.estimates["score"].mean for row in found if not row.runs] == [0.0, 0.4, 0.8, 1.0]
     assert found[2].estimates["score_shift"].mean == 0.5  # the shifted world has references of its own
     assert found[-1].name == "optimum"
+
+
+def test_what_needs_no_language_model_is_a_row(tmp_path: Path) -> None:
+    control = {"closest_line": {"return": around(-7.0), "score": around(0.3)}}
+    found = rows([write(tmp_path / "run", summary(controls=control))])
+    assert [row.name for row in found if not row.runs] == ["random", "best constant", "heuristic", "closest line", "optimum"]
+    assert found[3].estimates["score"] == Estimate(**around(0.3))
 
 
 def tuned(adapter: str, seed: int, score: float, loss: float, **changed: Any) -> dict[str, Any]:
