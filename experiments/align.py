@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict
 from textwrap import shorten
-from typing import Any
+from typing import Any, cast
 
 from framework.checkpoint import open_checkpoint
 from framework.config import Count, NonNegativeCount
 from framework.datasets.checks import Overlong
+from framework.departure import departure
 from framework.experiment import PREFERENCE_PARTS, Run, write_json
-from framework.interfaces import Algorithm, LanguageModel, Tuning
+from framework.interfaces import Algorithm, Domain, LanguageModel, SpeakingPolicy, Tuning
 from framework.plots import preference_curve
 from framework.preferring import Bench, answers_of, common_prompt, encode_pairs, with_prompts
 from framework.tuning_summary import SPLITS, model_card, preference_summary, print_tuning, write_tuning_report
@@ -32,15 +34,26 @@ class Align(Watched):
         rows: prompts of the test split, at the most, that base and tuned model complete.
         max_tokens: of a completion.
         overlong: what becomes of pairs longer than the model can read (see `framework.datasets.checks.fit_context`).
+        climb_episodes: of each look at what the model earns in `domain=` as a policy, and how far it has gone there from what it was
+            (`framework.departure`): preferences of a world's acts in words can be followed too far. 0: none.
     """
 
-    def __init__(self, curve_points: Count, patience: NonNegativeCount, samples: Count, rows: Count, max_tokens: Count, overlong: Overlong) -> None:
+    def __init__(
+        self,
+        curve_points: Count,
+        patience: NonNegativeCount,
+        samples: Count,
+        rows: Count,
+        max_tokens: Count,
+        overlong: Overlong,
+        climb_episodes: NonNegativeCount,
+    ) -> None:
         super().__init__(curve_points, patience)
-        self.samples, self.rows, self.max_tokens, self.overlong = samples, rows, max_tokens, overlong
+        self.samples, self.rows, self.max_tokens, self.overlong, self.climb_episodes = samples, rows, max_tokens, overlong, climb_episodes
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
-        return PREFERENCE_PARTS
+        return {**PREFERENCE_PARTS, **({"domain": Domain, "policy": SpeakingPolicy} if self.climb_episodes else {})}
 
     def run(self, run: Run) -> bool:
         """See `Experiment`."""
@@ -80,6 +93,11 @@ class Align(Watched):
         record["samples"] = [[prompt, *said.values()] for prompt, said in sides]
         run.tracker.log_table(f"samples/{updates}", ["prompt", "chosen", "rejected", "said"], record["samples"])
         told = ", ".join(f"{name.replace('_', ' ')} {found.mean:.3f}" for name, found in verdict.scores.items())
+        if self.climb_episodes:
+            gone = self._gone(run, validation.reference)
+            record.setdefault("path", []).append([updates, gone])
+            run.tracker.log({"drawn/kl": gone["kl"], "drawn/gold": gone["gold"]["mean"]}, updates)
+            told += f"; in {run.domain.name}/{run.domain.environment} gold {Estimate(**gone['gold'])}, {gone['kl']:.2f} nats an episode away"
         print(f"update {updates:,}: validation loss {verdict.loss}, {told}", flush=True)
         for prompt, *_, said in record["samples"]:
             print(f"  {shorten(prompt, 60)!r} -> {shorten(said, 90)!r}", flush=True)
@@ -88,10 +106,19 @@ class Align(Watched):
         looks = [(at, {name: Estimate(**found) for name, found in looked.items()}) for at, looked in record["looks"]]
         preference_curve(record["training"], looks, record["best"][0], run.title, run.directory / "learning_curve.png")
 
+    def _gone(self, run: Run, reference: LanguageModel) -> dict[str, Any]:
+        """What the model earns as a policy, and how far it is from what it was."""
+        policy = cast(SpeakingPolicy, run.policy)
+        start = copy(policy)
+        start.lm = reference
+        return departure(policy, start, run.domain, None, self.climb_episodes)
+
     def _tell(self, run: Run, record: dict[str, Any], test: Bench, sizes: Mapping[str, int]) -> None:
         """Judges the best model on the test split, and leaves checkpoint, summary and report."""
         tuned = test.judge(run.lm)
         summary = preference_summary(run, record, tuned, sizes) | {"wall_s": round(record["wall_s"] + time.monotonic(), 1)}
+        if self.climb_episodes:
+            summary["climbed"] = {"path": record["path"]}
         self.keep(run, record, model_card(run, summary))
         write_json(run.directory / "summary.json", summary)
         write_tuning_report(run, summary, _sides(test, {"base": record["base"]["said"], "tuned": tuned.said}))

@@ -53,15 +53,19 @@ class _Drawing(Policy):
         return replies
 
 
-def departure(policy: Policy, start: Policy, domain: Domain, reward: RewardModel, episodes: int) -> dict[str, Any]:
+def departure(policy: Policy, start: Policy, domain: Domain, reward: RewardModel | None, episodes: int) -> dict[str, Any]:
     """Of episodes of the validation split in which acts are drawn, as plain data.
 
     Returns:
         `kl`: KL(π ‖ π_start) in nats an episode, summed over its turns (in words, over the tokens that are said), estimated without bias from what was
-        drawn; `gold` and `reward`: the return of each, estimates. A turn from which the reward abstains is worth what the episode's others are on average.
+        drawn; `gold` and, if there is one, `reward`: the return of each, estimates. A turn from which the reward abstains is worth what the episode's
+        others are on average.
     """
     drawing = _Drawing(policy, start)
     found = evaluate(drawing, domain, _SPLIT, episodes, stories=episodes)
+    gone = {"kl": drawing.nats / len(found.stories), "gold": asdict(found.returns)}
+    if reward is None:
+        return gone
     scores = [reward.score(episode.steps) for episode in found.stories]
     paid = [float(len(found) * np.nanmean(found)) if np.isfinite(found).any() else 0.0 for found in scores]
-    return {"kl": drawing.nats / len(found.stories), "gold": asdict(found.returns), "reward": asdict(bootstrap(paid))}
+    return {**gone, "reward": asdict(bootstrap(paid))}

@@ -135,7 +135,7 @@ class Run:
     def title(self) -> str:
         """The same, for people."""
         n = self.names
-        if "domain" not in self.parts:
+        if "data" in n or "domain" not in self.parts:
             return f"{n.get('data', '')}, {n.get('algo', '')}, lm={n['lm']} ({n['adapter']}), seed {self.settings.seed}".lstrip(", ")
         i = self.identity
         paid = f", reward: {n['reward']}" if n.get("reward", "gold") != "gold" else ""

@@ -49,8 +49,9 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
 def _looks(rows: Sequence[Row]) -> list[list[str]]:
     lines = []
     for row in rows:
-        columns = [[bootstrap(seeds) for seeds in _columns(row, name).T] for name in ("kl", *_PAID)]
-        lines += [[row.name, seeds_of(row), f"{step:,.0f}", *map(shown, cells)] for step, *cells in zip(_steps(row), *columns, strict=False)]
+        columns = [[shown(bootstrap(seeds)) for seeds in _columns(row, name).T] for name in ("kl", *_paid(row))]
+        missing = [""] * (len(_PAID) - len(_paid(row)))
+        lines += [[row.name, seeds_of(row), f"{step:,.0f}", *cells, *missing] for step, *cells in zip(_steps(row), *columns, strict=True)]
     return lines
 
 
@@ -82,7 +83,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure, panels = plt.subplots(len(kept), figsize=(7, 3.2 * len(kept)), layout="constrained", squeeze=False)
     for axes, row in zip(panels[:, 0], kept, strict=True):
         distance = np.sqrt(_columns(row, "kl").mean(axis=0).clip(min=0))
-        for (name, colour), side in zip(_PAID.items(), (axes, axes.twinx()), strict=True):
+        for name in _paid(row):
+            side, colour = axes if name == "gold" else axes.twinx(), _PAID[name]
             found: list[Estimate] = [bootstrap(seeds) for seeds in _columns(row, name).T]
             side.fill_between(distance, [e.low for e in found], [e.high for e in found], color=colour, alpha=0.2, linewidth=0)
             side.plot(distance, [e.mean for e in found], color=colour, marker="o", markersize=3, linestyle="-" if name == "gold" else "--")
@@ -97,6 +99,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def _path(run: Any) -> Sequence[tuple[int, Mapping[str, Any]]]:
     path: Sequence[tuple[int, Mapping[str, Any]]] = run.climbed["path"]
     return path
+
+
+def _paid(row: Row) -> list[str]:
+    """Gold, and the reward that was climbed, where there was one apart from the preferences themselves."""
+    return [name for name in _PAID if name in _path(row.runs[0])[0][1]]
 
 
 def _steps(row: Row) -> Floats:

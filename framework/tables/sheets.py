@@ -170,7 +170,7 @@ def _apart_from_reward(row: Row) -> tuple[object, ...]:
 
 def _signals(world: str, rows: Sequence[Row]) -> Iterator[Sheet]:
     """How often each signal gave warning where a reward was exploited, how early, and how often where none was."""
-    ledgers = [run.climbed for row in rows for run in row.runs if run.climbed]
+    ledgers = [run.climbed for row in rows for run in row.runs if run.climbed and "warned" in run.climbed]
     exploited, honest = ([found for found in ledgers if bool(found["exploited"]) is wanted] for wanted in (True, False))
     lines = []
     for name in dict.fromkeys(name for found in ledgers for name in found["warned"]):

@@ -15,12 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "reliability"))
-from runs import start_here
+from runs import QUICK, start_here
 
 from framework.errors import ConfigError, DataError
 from framework.experiment import Interrupted
 from framework.lm.causal import CausalLM
 from framework.preferring import answers_of, common_prompt, divergence, draw, encode_pairs, liking_scores, with_prompts
+from framework.tables import departures
+from framework.tables.finished import rows
 from framework.types import Conversation, Liking, Message, Pair, Preference, Tokens
 
 
@@ -183,3 +185,20 @@ def test_the_divergence_of_a_model_from_itself_is_nothing_and_from_another_is_no
         for parameter in other.model.parameters():
             parameter.mul_(1.5)
     assert divergence(lm, other, drawn).low > 0
+
+
+@pytest.mark.slow
+def test_what_it_earns_in_a_world_is_looked_at_too(liked: Path, tmp_path: Path) -> None:
+    run = ("algo=dpo", "data=preferences", f"data.path={liked}", "algo.n_epochs=1", "algo.batch_size=16", "algo.learning_rate=1e-3", "lm.dtype=float32")
+    run += ("experiment.curve_points=2", "experiment.max_tokens=6", "experiment.samples=4", "tracker=none", "threads=1", *QUICK)
+    start_here(tmp_path / "run", *run, "policy=generative", "policy.max_tokens=4", "experiment.climb_episodes=2")
+    path = summary(tmp_path / "run")["climbed"]["path"]
+    assert [updates for updates, _ in path] == [0, 1, 2] and all(set(gone) == {"kl", "gold"} for _, gone in path)
+    assert path[0][1]["kl"] == 0 < path[2][1]["kl"], "it has gone nowhere before it has learnt anything"
+    (row,) = [row for row in rows([tmp_path / "run"]) if row.runs]
+    looks, height, _ = departures.sheets([row])
+    assert [line[2:4] for line in looks.lines] == [[str(updates), f"{gone['kl']:.3f}"] for updates, gone in path] and len(height.lines) == 1
+    departures.draw([row], tmp_path / "climbed.png")
+    assert (tmp_path / "climbed.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match="policy"):
+        start_here(tmp_path / "named", *run, "experiment.climb_episodes=2")
