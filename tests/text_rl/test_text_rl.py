@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
@@ -93,13 +93,52 @@ def by_hand(loss: str, played: Batch) -> Callable[[int, int], float]:
 def test_a_step_of_grpo_is_the_plain_policy_gradient(loss: str, taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = speaker(taught, TwoTurns)
     found, played = first_gradient(policy, algorithm("grpo", loss=loss, n_groups=2, group_size=4, batch_size=BATCH_SIZE), monkeypatch)
-    policy.lm.model.zero_grad()  # type: ignore[attr-defined]
     weight = by_hand(loss, played)
-    for turn, said in enumerate(played.said):
-        (-weight(turn, len(said.logprobs)) * plain(policy, said).sum()).backward()
+    same_gradient(found, policy, played, [weight(turn, len(said.logprobs)) for turn, said in enumerate(played.said)])
+
+
+def same_gradient(found: list[Tensor], policy: GenerativePolicy, played: Batch, weights: Sequence[float]) -> None:
+    """Whether a gradient is that of the turns' log-probabilities by a plain forward pass, each turn's weighted alike for all its tokens."""
+    policy.lm.model.zero_grad()  # type: ignore[attr-defined]
+    for weight, said in zip(weights, played.said, strict=True):
+        (-weight * plain(policy, said).sum()).backward()
     assert max(float(gradient.abs().max()) for gradient in found) > 1e-4
     for gradient, parameter in zip(found, policy.lm.parameters(), strict=True):
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("advantage", ["rloo", "reinforce_plus_plus"])
+def test_a_step_of_reinforce_is_the_plain_policy_gradient(advantage: str, taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = speaker(taught, TwoTurns)
+    found, played = first_gradient(policy, algorithm("reinforce", advantage=advantage, n_groups=2, group_size=4), monkeypatch)
+    earned = [[turn.reward for turn in episode.turns] for episode in played.played]
+    if advantage == "rloo":
+        others = [sum(map(sum, earned[number - number % 4 : number - number % 4 + 4])) - sum(row) for number, row in enumerate(earned)]
+        worth = [sum(row) - rest / 3 for row, rest in zip(earned, others, strict=True) for _ in row]
+    else:
+        to_come = np.array([sum(row[turn:]) for row in earned for turn in range(len(row))])
+        worth = list((to_come - to_come.mean()) / to_come.std(ddof=1))
+    longest = max(len(said.logprobs) for said in played.said)
+    assert longest > 1, "a turn has several tokens"
+    same_gradient(found, policy, played, [each / (len(earned) * longest) for each in worth])
+
+
+def test_a_step_of_ppo_is_the_plain_policy_gradient(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = speaker(taught, TwoTurns)
+    settings = {"n_episodes": 8, "batch_size": BATCH_SIZE, "n_epochs": 1, "critic_warmup": 0.0, "gamma": 0.9, "gae_lambda": 0.8}
+    found, played = first_gradient(policy, algorithm("ppo_text", **settings), monkeypatch)
+    earned = [[turn.reward for turn in episode.turns] for episode in played.played]
+    mean, deviation = np.mean([sum(row) for row in earned]), np.std([sum(row) for row in earned])
+    worth = list[float]()
+    for row in earned:  # a critic that knows nothing values everything at the mean
+        after, ahead, backwards = 0.0, 0.0, list[float]()
+        for reward in reversed(row):
+            ahead = reward / deviation + 0.9 * after - mean / deviation + 0.9 * 0.8 * ahead
+            after = mean / deviation
+            backwards.append(ahead)
+        worth += reversed(backwards)
+    centred = (np.array(worth) - np.mean(worth)) / np.std(worth, ddof=1)
+    same_gradient(found, policy, played, [each / len(played.logprobs) for each in centred])
 
 
 def test_minibatches_and_passes_change_no_gradient(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
