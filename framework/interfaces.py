@@ -334,6 +334,10 @@ class LanguageModel(ABC):
         """The model as it is now, in memory of its own; nothing of it learns."""
 
     @abstractmethod
+    def twin(self) -> Self:
+        """A second model that begins as this one is now and learns by itself; what does not learn is held once."""
+
+    @abstractmethod
     def base(self) -> LanguageModel:
         """The same model as it was before it learnt anything; not placed yet."""
 
@@ -365,12 +369,16 @@ class SpeakingPolicy(Policy):
         """What the policy as it is now thinks of what was said, in parts as `LanguageModel.score` gives them."""
 
     @abstractmethod
-    def states(self, texts: Sequence[str]) -> torch.Tensor:
-        """What the critic reads of observations, `[B, D]`, without gradients."""
+    def prompts(self, texts: Sequence[str]) -> Sequence[Ints]:
+        """Observations as the language model is asked about them, `[T]` each; the critic reads their ends."""
 
     @abstractmethod
     def lesson(self, text: str, act: int) -> Tokens:
         """An observation answered by an act in words, to be learnt; words are chosen by torch's own chance."""
+
+    def states(self, texts: Sequence[str]) -> torch.Tensor:
+        """What the language model makes of observations, for the critic, `[B, D]`, without gradients."""
+        return self.lm.states(self.prompts(texts))
 
     def playing(self) -> AbstractContextManager[None]:
         """See `Policy`."""

@@ -34,7 +34,7 @@ from experiments.benchmarks.in_turn import COLUMNS, InTurn, asked, keep, lines, 
 from framework.algorithms.grpo import GRPO
 from framework.environments import TextWorld
 from framework.errors import MissingExtraError
-from framework.interfaces import Learning
+from framework.interfaces import Learning, Speech
 from framework.lm.adapters import Full, Lora
 from framework.lm.causal import CausalLM
 from framework.policies.generative import GenerativePolicy
@@ -91,14 +91,23 @@ class Asked(TextWorld):
         """See `TextWorld`."""
 
 
+class Anything(Speech):
+    """Whatever is said is one of the two acts."""
+
+    def understand(self, text: str) -> int:
+        """See `Speech`."""
+        return int(pays(text))
+
+    def answer(self, shown: str, act: int, rng: np.random.Generator) -> str:
+        """See `Speech`; nobody is taught here."""
+        raise NotImplementedError
+
+
 class Speaker(GenerativePolicy):
-    """Says anything, which is taken for one of the two acts."""
+    """Says anything."""
 
     def __init__(self, lm: CausalLM, max_tokens: int) -> None:
-        self.lm, self.critic_width, self.sampling, self.told = lm, 1, Sampling(max_tokens), ()
-
-    def _meant(self, reply: str, mask: Bools) -> int:
-        return int(pays(reply))
+        self.lm, self.critic_width, self.sampling, self.told, self.speech = lm, 1, Sampling(max_tokens), (), Anything()
 
 
 class Ours:

@@ -1,26 +1,30 @@
 """Proximal policy optimisation in words, with a critic over turns: `algo=ppo_text`.
 
-Credit goes turn by turn: the critic values what is shown before a turn, from the language model's own state at the end of the
-prompt, and generalised advantage estimation runs over the turns of an episode. Inside a turn every token has the turn's
-advantage and a clipped ratio of its own. Old log-probabilities are those that the tokens were sampled with.
+Credit goes turn by turn: the critic values what is shown before a turn, from a language model's state at the end of the prompt, and
+generalised advantage estimation runs over the turns of an episode. That model is the policy's, or a second one which begins as the
+policy's does and learns from the critic's loss alone. Inside a turn every token has the turn's advantage and a clipped ratio of its
+own. Old log-probabilities are those that the tokens were sampled with.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from framework.advantages import gae, whiten
+from framework.algorithms.own_trunk import OwnTrunk
 from framework.algorithms.policy_gradient import PolicyGradient
 from framework.algorithms.turns import Batch, play
 from framework.config import Count, Fraction, NonNegative, Positive
 from framework.interfaces import Learning, Policy, SpeakingPolicy, World
 from framework.losses import clipped_value, k3, mean_of_tokens, ppo
+from framework.types import Ints
 
 _WARM_UP_PASSES = 20  # over the turns of each batch
 
@@ -36,7 +40,7 @@ class Details:
         zero_critic: it begins by telling no situation from another.
         whiten: advantages of a batch have mean 0 and deviation 1.
         clip_values: the critic is not led further than `clip_range` by one batch.
-        teach_trunk: the critic's gradient reaches the language model; otherwise it makes do with the states there are.
+        teach_trunk: the critic's gradient reaches the language model that it reads with; otherwise it makes do with the states there are.
     """
 
     scale_rewards: bool
@@ -60,6 +64,8 @@ class TextPPO(PolicyGradient):
         gae_lambda: how far to trust rewards over the critic.
         clip_range: how far a ratio may move before it counts no further; for values, in standard deviations of returns.
         vf_coef: weight of the critic's loss.
+        critic_trunk: the language model that the critic reads with: the policy's (`shared`), or a copy of it as it is when learning begins (`own`),
+            which costs what learns of it once more, its optimiser's state too, and one more pass over the prompts.
         critic_warmup: share of the run in which only the critic learns, what episodes came to from states that stay as they are.
         target_kl: nats a draw between the policy that sampled and the one that learns, at 1.5 times which a batch is left; null: never.
         details: see there; `without=` leaves out one.
@@ -73,9 +79,12 @@ class TextPPO(PolicyGradient):
     gae_lambda: Fraction
     clip_range: Positive
     vf_coef: NonNegative
+    critic_trunk: Literal["shared", "own"]
     critic_warmup: Fraction
     target_kl: Positive | None
     details: Details
+
+    _trunk: OwnTrunk | None = field(default=None, init=False, repr=False)
 
     def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
         """See `Algorithm`."""
@@ -86,7 +95,7 @@ class TextPPO(PolicyGradient):
         worlds = [make_world() for _ in range(self.n_episodes)]
         while self.goes_on(run):
             batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_episodes)), run.device)
-            states = policy.states([said.observation for said in batch.said])
+            states = self.states(policy, batch)
             mean, deviation = self.moments(batch)
             rewards = (batch.rewards - self.price(batch, self.reference(policy, batch))) / deviation
             beyond = policy.critic(states)[:, 0].detach()
@@ -100,29 +109,65 @@ class TextPPO(PolicyGradient):
                 self.improve(policy, batch, whiten(advantages) if self.details.whiten else advantages, returns - mean / deviation, beyond)
             self.account(batch, {**batch.flat(len(batch.played)), "train/explained_variance": _explained(values, returns)})
 
+    def begin(self, policy: SpeakingPolicy, run: Learning) -> None:
+        """See `PolicyGradient`; and what the critic reads with, where that is not the policy's."""
+        self._trunk = OwnTrunk(policy.lm) if self.critic_trunk == "own" else None
+        super().begin(policy, run)
+
     def beside(self, policy: SpeakingPolicy) -> list[dict[str, Any]]:
-        """The critic."""
-        return [{"params": list(policy.critic.parameters()), "lr": self.critic_learning_rate}]
+        """The critic, and its trunk where it has one of its own."""
+        trunk = [] if self._trunk is None else [{"params": list(self._trunk.lm.parameters()), "lr": self.learning_rate}]
+        return [{"params": list(policy.critic.parameters()), "lr": self.critic_learning_rate}, *trunk]
+
+    def states(self, policy: SpeakingPolicy, batch: Batch) -> Tensor:
+        """What the critic reads of turns, `[B, D]`, without gradients."""
+        shown = [said.observation for said in batch.said]
+        return policy.states(shown) if self._trunk is None else self._trunk.lm.states(policy.prompts(shown))
 
     def improve(self, policy: SpeakingPolicy, batch: Batch, advantages: Tensor, returns: Tensor, values: Tensor) -> None:
         """Learns from a batch, in minibatches; advantages, and returns and old values beyond the mean, are of turns, `[B]`."""
-        value_clip = self.clip_range if self.details.clip_values else math.inf
+        prompts = [] if self._trunk is None else policy.prompts([said.observation for said in batch.said])
         for said, draws in batch.minibatches(self.batch_size, self.n_epochs):
             weights, numbers = mean_of_tokens(batch.turns[draws]), batch.turns[draws].unique_consecutive()
             kl = 0.0
             for part in policy.score(said):
                 at, turns = draws[part.draws], numbers[part.examples]
                 terms = ppo(part.logprobs, batch.logprobs[at], advantages[batch.turns[at]], self.clip_range, self.clip_range)
-                states = part.states if self.details.teach_trunk else part.states.detach()
-                errors = clipped_value(policy.critic(states)[:, 0], values[turns], returns[turns], value_clip)
-                loss = weights[part.draws] @ terms + self.vf_coef * errors.sum() / len(said)
+                loss = weights[part.draws] @ terms
+                if self._trunk is None:
+                    loss = loss + self.misjudged(policy, part.states, values[turns], returns[turns]) / len(said)
                 loss.backward()
                 self.watch(part, batch.logprobs[at], loss)
                 kl += float(weights[part.draws] @ k3(batch.logprobs[at], part.logprobs.detach()))
             if self.target_kl is not None and kl > 1.5 * self.target_kl:
                 self.forget()
                 return
+            if self._trunk is not None:
+                self.learn_values(policy, self._trunk, [prompts[number] for number in numbers.tolist()], values[numbers], returns[numbers])
             self.update()
+
+    def learn_values(self, policy: SpeakingPolicy, trunk: OwnTrunk, prompts: Sequence[Ints], values: Tensor, returns: Tensor) -> None:
+        """The critic's gradient, and that of its own trunk, from turns `[B]`; nothing of the policy's model has a part in it."""
+        for states, rows in trunk.read(prompts):
+            loss = self.misjudged(policy, states, values[rows], returns[rows]) / len(prompts)
+            loss.backward()
+            self._sums["train/loss"] += float(loss.detach())
+
+    def misjudged(self, policy: SpeakingPolicy, states: Tensor, values: Tensor, returns: Tensor) -> Tensor:
+        """The critic's loss on turns, a sum: from states `[B, D]`, values it told before, and returns, `[B]`."""
+        told = policy.critic(states if self.details.teach_trunk else states.detach())[:, 0]
+        return self.vf_coef * clipped_value(told, values, returns, self.clip_range if self.details.clip_values else math.inf).sum()
+
+    def save(self, directory: Path) -> None:
+        """See `Algorithm`."""
+        super().save(directory)
+        if self._trunk is not None:
+            self._trunk.save(directory)
+
+    def _restore(self, directory: Path) -> None:
+        super()._restore(directory)
+        if self._trunk is not None:
+            self._trunk.load(directory)
 
     def warm_up(self, policy: SpeakingPolicy, states: Tensor, returns: Tensor) -> None:
         """Teaches the critic alone; returns beyond the mean are of turns, `[B]`."""

@@ -212,6 +212,12 @@ class CausalLM(LanguageModel):
         kept.model = copy.deepcopy(self.model).requires_grad_(False)
         return kept
 
+    def twin(self) -> Self:
+        """See `LanguageModel`."""
+        second = copy.copy(self)
+        second.model = copy.deepcopy(self.model, {id(parameter): parameter for parameter in self.model.parameters() if not parameter.requires_grad})
+        return second
+
     def base(self) -> CausalLM:
         """See `LanguageModel`."""
         return CausalLM(self.path, self.dtype, self.pass_tokens)

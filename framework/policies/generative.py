@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from framework.config import Count, NonNegative, Positive
+from framework.errors import ConfigError
 from framework.free_text import speech_of
 from framework.interfaces import Domain, LanguageModel, SpeakingPolicy
 from framework.lm.critic import Critic
@@ -52,8 +52,16 @@ class GenerativePolicy(SpeakingPolicy):
         self.told = () if system is None else (Message("system", system),)
 
     def prepare(self, observations: Sequence[str], device: torch.device) -> None:
-        """Loads the language model and makes a fresh critic."""
+        """Loads the language model and makes a fresh critic.
+
+        Raises:
+            ConfigError: an observation leaves no room for a reply.
+        """
         self.lm.place(device)
+        longest, most = max(map(len, self.prompts(observations)), default=0), self.sampling.max_tokens
+        if longest + most > self.lm.context:
+            told = f"{longest} tokens are shown and {most} more may be said, but the model can read {self.lm.context} in all"
+            raise ConfigError("policy.max_tokens", f"{told}; lower it, show less, or take a model that reads more")
         self.critic = Critic(self.lm.width, self.critic_width).to(device)
 
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:
@@ -62,12 +70,12 @@ class GenerativePolicy(SpeakingPolicy):
 
     def reply(self, observations: Observations, deterministic: bool = False) -> Sequence[Reply]:
         """See `Policy`. The best that it can do is what it says at `evaluation_temperature`."""
-        replies = self.lm.generate(self._prompts(observations.texts), self.judged if deterministic else self.sampling)
+        replies = self.lm.generate(self.prompts(observations.texts), self.judged if deterministic else self.sampling)
         return [Reply(self._meant(reply.text, mask), reply.text) for (reply,), mask in zip(replies, observations.masks, strict=True)]
 
     def say(self, observations: Observations) -> Sequence[Utterance]:
         """See `SpeakingPolicy`."""
-        prompts = self._prompts(observations.texts)
+        prompts = self.prompts(observations.texts)
         rows = zip(observations.texts, observations.masks, prompts, self.lm.generate(prompts, self.sampling), strict=True)
         return [self._utterance(text, mask, prompt, reply) for text, mask, prompt, (reply,) in rows]
 
@@ -75,9 +83,10 @@ class GenerativePolicy(SpeakingPolicy):
         """See `SpeakingPolicy`."""
         return self.lm.score([utterance.tokens for utterance in utterances], self.sampling.temperature)
 
-    def states(self, texts: Sequence[str]) -> Tensor:
+    def prompts(self, texts: Sequence[str]) -> Sequence[Ints]:
         """See `SpeakingPolicy`."""
-        return self.lm.states(self._prompts(texts))
+        known = {text: self.lm.prompt(self._asked(text)) for text in dict.fromkeys(texts)}  # the members of a group are asked the same
+        return [known[text] for text in texts]
 
     def lesson(self, text: str, act: int) -> Tokens:
         """See `SpeakingPolicy`."""
@@ -95,10 +104,6 @@ class GenerativePolicy(SpeakingPolicy):
             self.prepare((), device)
         self.lm.load(directory)
         self.critic.load(directory, device)
-
-    def _prompts(self, texts: Sequence[str]) -> list[Ints]:
-        known = {text: self.lm.prompt(self._asked(text)) for text in dict.fromkeys(texts)}  # the members of a group are asked the same
-        return [known[text] for text in texts]
 
     def _asked(self, text: str) -> Sequence[Message]:
         return (*self.told, *self.speech.messages(text))

@@ -71,9 +71,9 @@ class LikelihoodPolicy(SpeakingPolicy):
             chosen = Categorical(logits=scores)
             yield Scores(chosen.log_prob(acts.to(rows.device)[rows]), chosen.entropy().detach(), rows, states, rows)
 
-    def states(self, texts: Sequence[str]) -> Tensor:
+    def prompts(self, texts: Sequence[str]) -> Sequence[Ints]:
         """See `SpeakingPolicy`."""
-        return self.lm.states([self.lm.prompt([Message("user", text)]) for text in texts])
+        return [self.lm.prompt([Message("user", text)]) for text in texts]
 
     def lesson(self, text: str, act: int) -> Tokens:
         """See `SpeakingPolicy`."""

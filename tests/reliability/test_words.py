@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from runs import QUICK, start_here
+from test_resume import interrupted, metrics
 
 SOME = (
     "preset=words",
@@ -36,6 +37,19 @@ def test_a_run_in_words(name: str, tmp_path: Path) -> None:
     start_here(tmp_path / "again", "experiment=evaluate", f"checkpoint={kept}", "experiment.episodes=12", "tracker=none", "threads=1")
     again = json.loads((tmp_path / "again" / "summary.json").read_text())
     assert again["score_known"] == summary["score_known"]
+
+
+@pytest.mark.slow
+def test_a_critic_with_a_trunk_of_its_own_goes_on_as_it_was_and_is_not_left_with_a_finished_policy(tmp_path: Path) -> None:
+    arguments = (*SOME, *LOOKS, "algo=ppo_text", "algo.n_episodes=4", "algo.critic_trunk=own", "algo.critic_warmup=0.0")
+    start_here(tmp_path / "whole", *arguments)
+    interrupted(tmp_path / "halves", 2, *arguments)
+    left = {path.name for path in (tmp_path / "halves" / "checkpoint").iterdir()}
+    start_here(tmp_path / "unused", f"resume={tmp_path / 'halves'}")
+    models = [(tmp_path / run / "checkpoint" / "model.safetensors").read_bytes() for run in ("whole", "halves")]
+    assert models[0] == models[1] and metrics(tmp_path / "whole") == metrics(tmp_path / "halves")
+    kept = {path.name for path in (tmp_path / "halves" / "checkpoint").iterdir()}
+    assert left - kept == {"critic_trunk.safetensors", "training.safetensors", "training.json"}
 
 
 @pytest.mark.slow

@@ -186,6 +186,16 @@ def test_what_cannot_answer_in_words_is_refused(changed: tuple[str, ...], told: 
         start_here(tmp_path, "experiment=smoke", "tracker=none", *changed, f"data={file}")
 
 
+@pytest.mark.slow
+def test_prompts_that_leave_no_room_are_told_before_anything_is_learnt(tmp_path: Path) -> None:
+    rows = [("Prompt", "Completion"), *((f"{number} " + "word " * (3_000 if number == 7 else 3), "yes") for number in range(20))]
+    with (tmp_path / "long.csv").open("w", newline="") as out:
+        csv.writer(out).writerows(rows)
+    with pytest.raises(ConfigError, match=r"policy.max_tokens: \d+ tokens are shown and 6 more may be said, but the model can read \d+ in all"):
+        start_here(tmp_path / "run", *SMALL, f"data={tmp_path / 'long.csv'}", "data.validation_share=0.05", "data.test_share=0.05")
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
 def test_preferences_have_nothing_to_answer(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data: a policy answers the prompts of conversations, and PreferenceFile has none; choose one of: .*faq"):
         start_here(tmp_path, "algo=grpo", "data=preferences", "data.path=somewhere.jsonl", "tracker=none")
