@@ -28,8 +28,10 @@ from framework.errors import ConfigError, UserError, near
 def _subject(_root_: DictConfig) -> str:
     """What a run is about, as its folder is called: its data, if it has any, or else its world."""
     data = str(_root_.hydra.runtime.choices.data)
+    if data == "file" and not OmegaConf.is_missing(_root_.data, "path"):
+        return Path(str(_root_.data.path)).stem
     if data != "none":
-        return Path(str(_root_.data.path)).stem if data == "file" else data
+        return data
     return f"{_root_.domain.name}-{_root_.domain.environment}"
 
 

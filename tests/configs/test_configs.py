@@ -104,6 +104,22 @@ def test_data_may_be_named_by_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        (["domain=healthcare"], "healthcare-NewbornTriage"),
+        (["algo=sft", "data=faq"], "faq"),
+        (["algo=grpo", "data=some dir/my rows.csv"], "my rows"),
+        (["algo=sft", "data=file"], "file"),  # whose path is still to be asked for
+    ],
+)
+def test_a_run_lies_under_the_name_of_what_it_is_about(arguments: list[str], folder: str) -> None:
+    prepared = prepare(arguments)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=prepared, return_hydra_config=True)
+    assert Path(config.hydra.run.dir).parts[:2] == ("outputs", folder) and Path(config.hydra.sweep.dir).parts[:2] == ("multirun", folder)
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["algo=sft"], "data: must be given: data=FILE"),
