@@ -6,7 +6,6 @@ nothing is the score 0 and the rows' own completions are the score 1, both on th
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from framework.config import Count
 from framework.environments import TextWorld
+from framework.errors import ConfigError
 from framework.interfaces import DataSource, Speech, World
 from framework.played import PlayedDomain
 from framework.rollout import Choose
@@ -26,12 +26,12 @@ class Answers(Speech):
     """Whatever is said is an answer, the one act there is; prompts are asked as the data have them."""
 
     def __init__(self) -> None:
-        self._rows: defaultdict[str, list[Conversation]] = defaultdict(list)  # by what is shown of them
+        self._rows: dict[str, list[Conversation]] = {}  # by what is shown of them
 
     def learn_of(self, rows: Sequence[Conversation]) -> None:
         """Rows that may be shown from now on."""
         for row in rows:
-            self._rows[shown(row)].append(row)
+            self._rows.setdefault(shown(row), []).append(row)
 
     def understand(self, text: str) -> int:
         """See `Speech`."""
@@ -53,13 +53,12 @@ class PromptWorld(TextWorld):
     Args:
         rows: one at least.
         source: says how good an answer is.
+        space: of what is shown of the rows.
     """
 
-    def __init__(self, rows: Sequence[Conversation], source: DataSource) -> None:
+    def __init__(self, rows: Sequence[Conversation], source: DataSource, space: gymnasium.spaces.Text) -> None:
         super().__init__(("answer",), max_steps=1)
-        texts = [shown(row) for row in rows]
-        self.observation_space = gymnasium.spaces.Text(max(map(len, texts)), min_length=0, charset="".join(sorted(set().union(*texts))))
-        self.rows, self.source = rows, source
+        self.rows, self.source, self.observation_space = rows, source, space
         self.row, self.said, self._next = rows[0], "", 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -121,20 +120,24 @@ class Prompts(PlayedDomain):
         super().__init__(episodes)
         self.source, self.environment = source, source.name  # type: ignore[misc]
         self.speech: Answers = Answers()
-        self._rows: dict[str, Sequence[Conversation]] = {}
+        self._splits: dict[str, tuple[Sequence[Conversation], gymnasium.spaces.Text]] = {}
 
     def make(self, split: str) -> PromptWorld:
-        """See `Domain`."""
-        return PromptWorld(self._split(split), self.source)
+        """See `Domain`.
+
+        Raises:
+            ConfigError: there is no row to show.
+        """
+        rows, space = self._split(split)
+        return PromptWorld(rows, self.source, space)
 
     def episodes_in(self, split: str) -> int:
         """See `Domain`."""
-        return len(self._split(split))
+        return len(self._split(split)[0])
 
     def controls(self, split: str) -> Mapping[str, Floats]:
         """See `Domain`: what the data's own baselines answer."""
-        rows = self._split(split)
-        others = self.source.baselines(split)
+        rows, others = self._split(split)[0], self.source.baselines(split)
         return {name: np.array([self.source.worth(*each) for each in zip(said, rows, strict=True)]) for name, said in others.items()}
 
     def expert(self, world: World, number: int) -> Choose:
@@ -146,11 +149,16 @@ class Prompts(PlayedDomain):
 
         return choose
 
-    def _split(self, split: str) -> Sequence[Conversation]:
-        if split not in self._rows:
-            self._rows[split] = self.source.conversations(split)
-            self.speech.learn_of(self._rows[split])
-        return self._rows[split]
+    def _split(self, split: str) -> tuple[Sequence[Conversation], gymnasium.spaces.Text]:
+        """Rows, and the space of what is shown of them; a world is made for every episode that is under way, so both are found once."""
+        if split not in self._splits:
+            if not (rows := self.source.conversations(split)):
+                raise ConfigError("data", f"{self.source.name} leaves no row for the split {split}; give more rows")
+            self.speech.learn_of(rows)
+            texts = [shown(row) for row in rows]
+            charset = "".join(sorted(set[str]().union(*texts)))
+            self._splits[split] = rows, gymnasium.spaces.Text(max(map(len, texts)), min_length=0, charset=charset)
+        return self._splits[split]
 
 
 def shown(row: Conversation) -> str:

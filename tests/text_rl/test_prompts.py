@@ -83,6 +83,11 @@ def test_gold_is_what_the_data_say_of_an_answer(prompts: Prompts) -> None:
     assert {step.reply for episode in found.stories for step in episode.steps} > {"hm"}
 
 
+def test_a_split_without_rows_is_told(file: Path) -> None:
+    with pytest.raises(ConfigError, match="data: words leaves no row for the split test; give more rows"):
+        Prompts(FileSource(path=str(file), validation_share=0.2, test_share=0.0)).make("test")
+
+
 def test_what_needs_no_language_model_stands_beside(prompts: Prompts) -> None:
     controls = prompts.controls("test")
     assert set(controls) == {"nearest", "commonest"} and all(len(earned) == prompts.episodes_in("test") for earned in controls.values())
