@@ -29,8 +29,8 @@ WITHIN = "within limits: "
 COST = "cost: "
 """Before the name of a safety cost and its limit: violations an episode in unseen wordings."""
 VALIDATION_LOSS = "validation loss"
-_PLACE = "reward.path"
-"""Of a fitted reward, of which each seed has its own."""
+_PLACES = ("reward.path", "data.path")
+"""Of a fitted reward, or of pairs that were judged for it: each seed may have its own."""
 _NO_PART_OF_A_RESULT = ("seed", "device", "threads", "checkpoint", "resume", "tracker", "experiment")
 
 
@@ -220,8 +220,9 @@ def _groups(runs: Sequence[Finished]) -> dict[tuple[str, str], list[Finished]]:
     for members in chosen.values():
         keys = sorted({key for run in members for key in run.settings})
         varied = [key for key in keys if len({repr(run.settings[key]) for run in members if key in run.settings}) > 1]
-        if _PLACE in varied and _one_a_seed(members, [key for key in varied if key != _PLACE]):
-            varied.remove(_PLACE)
+        for place in _PLACES:
+            if place in varied and _one_a_seed(members, [key for key in varied if key != place]):
+                varied.remove(place)
         usual = _usual(members, varied)
         told = [key for key in varied if key not in usual]
         for run in members:
