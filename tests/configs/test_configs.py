@@ -48,7 +48,7 @@ NEEDED = {  # what an option cannot do without
     **dict.fromkeys(SPEAKING, ["algo=grpo"]),
     **{f"data={name}": ["algo=sft"] for name in options("data") if name != "none"},
     "data=file": ["algo=sft", "data.path=somewhere"],
-    "data=preferences": ["data.path=somewhere"],
+    "data=preferences": ["algo=dpo", "data.path=somewhere"],
     "experiment=fit_reward": ["data=preferences", "data.path=somewhere"],
     "preset=words": ["algo=grpo"],
     **{f"without={name}": ["algo=ppo_text"] for name in options("without")},
