@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import asdict
 from textwrap import shorten
 from typing import Any, cast
@@ -109,9 +108,7 @@ class Align(Watched):
     def _gone(self, run: Run, reference: LanguageModel) -> dict[str, Any]:
         """What the model earns as a policy, and how far it is from what it was."""
         policy = cast(SpeakingPolicy, run.policy)
-        start = copy(policy)
-        start.lm = reference
-        return departure(policy, start, run.domain, None, self.climb_episodes)
+        return departure(policy, policy.speaking_by(reference), run.domain, None, self.climb_episodes)
 
     def _tell(self, run: Run, record: dict[str, Any], test: Bench, sizes: Mapping[str, int]) -> None:
         """Judges the best model on the test split, and leaves checkpoint, summary and report."""

@@ -391,11 +391,15 @@ class SpeakingPolicy(Policy):
         found = torch.cat([part.logprobs for part in parts])
         return torch.empty_like(found).scatter(0, torch.cat([part.draws for part in parts]), found)
 
+    def speaking_by(self, lm: LanguageModel) -> Self:
+        """The same policy through another language model; the critic is shared."""
+        other = copy.copy(self)
+        other.lm = lm
+        return other
+
     def snapshot(self) -> Self:
         """See `Policy`; the critic is shared."""
-        kept = copy.copy(self)
-        kept.lm = self.lm.snapshot()
-        return kept
+        return self.speaking_by(self.lm.snapshot())
 
 
 class Source(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from heapq import nlargest
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from framework.free_text import speech_of
 from framework.interfaces import Domain, LanguageModel, SpeakingPolicy
 from framework.lm.critic import Critic
 from framework.types import Bools, Completion, Conversation, Ints, Message, Observations, Reply, Sampling, Scores, Tokens, Utterance
+
+_MEASURED = 32  # observations whose tokens are counted before anything is learnt
 
 
 class GenerativePolicy(SpeakingPolicy):
@@ -58,7 +61,8 @@ class GenerativePolicy(SpeakingPolicy):
             ConfigError: an observation leaves no room for a reply.
         """
         self.lm.place(device)
-        longest, most = max(map(len, self.prompts(observations)), default=0), self.sampling.max_tokens
+        long = nlargest(_MEASURED, dict.fromkeys(observations), key=len)  # by characters; all the others are measured when they are shown
+        longest, most = max(map(len, self.prompts(long)), default=0), self.sampling.max_tokens
         if longest + most > self.lm.context:
             told = f"{longest} tokens are shown and {most} more may be said, but the model can read {self.lm.context} in all"
             raise ConfigError("policy.max_tokens", f"{told}; lower it, show less, or take a model that reads more")
