@@ -153,8 +153,8 @@ _built_last: dict[str, Any] = {}  # one domain, by its settings
 
 
 def _language_model(config: DictConfig) -> Any:
-    adapter = {"adapter": build(config.adapter, "adapter")} if "_target_" in config.adapter else {}
-    return build(config.lm, "lm", **adapter)
+    chosen = {group: build(config[group], group) for group in ("adapter", "rollout") if "_target_" in config[group]}
+    return build(config.lm, "lm", **chosen)
 
 
 def _takes(node: Mapping[str, Any], name: str, place: str) -> bool:

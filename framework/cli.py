@@ -175,7 +175,7 @@ def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
     groups = [] if given.get("resume") else [f"{group}={record[group]}" for group in _CARRIED[2:] if group in record]  # a preset may have chosen them
     carried = [str(choice) for choice in record.get("choices", [])]
     settings = [] if given.get("resume") else [f"++{key}={json.dumps(value)}" for key, value in _policy_settings(record)]
-    taken = (*_CARRIED, *(("seed", "experiment", "preset", "tracker", "threads") if given.get("resume") else ()))
+    taken = (*_CARRIED, *(("seed", "experiment", "preset", "tracker", "threads", "rollout") if given.get("resume") else ()))
     kept = [choice for choice in carried if re.split("[.@=]", choice.lstrip("+~"))[0] in taken]
     if any("_target_" in choice for choice in kept):
         raise UserError(f"{where}: names a _target_, which a checkpoint may not choose; give it on the command line if you trust it")

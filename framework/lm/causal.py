@@ -21,6 +21,7 @@ from framework.lm.generate import generate, stream
 from framework.lm.layout import Pass, hidden_states, pack, trees, verify
 from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
 from framework.lm.read_before import ReadBefore
+from framework.lm.vllm_rollout import Vllm
 from framework.precision import Precision, chosen, computing
 from framework.types import Completion, Conversation, Ends, Ints, Likelihoods, Message, Reading, Sampling, Scores, Tokens
 
@@ -39,6 +40,7 @@ class CausalLM(LanguageModel):
         dtype: of computation; `auto` takes bfloat16 where the processor has it. Weights that learn are float32.
         pass_tokens: tokens that one training pass may hold; bounds memory, changes no result.
         adapter: what learns; nothing if None.
+        rollout: what draws completions; `framework.lm.generate` if None.
     """
 
     def __init__(
@@ -47,18 +49,22 @@ class CausalLM(LanguageModel):
         dtype: Precision = "auto",
         pass_tokens: Count = 8_192,
         adapter: Lora | Full | None = None,
+        rollout: Vllm | None = None,
     ) -> None:
-        self.path, self.dtype, self.pass_tokens, self.adapter = path, dtype, pass_tokens, adapter
+        self.path, self.dtype, self.pass_tokens, self.adapter, self.rollout = path, dtype, pass_tokens, adapter, rollout
         self._before: ReadBefore | None = None
 
     def place(self, device: torch.device) -> None:
         """See `LanguageModel`.
 
         Raises:
-            ConfigError: nothing usable at `path`, an adapter there of another size, or a model that is to learn but cannot be laid out in trees.
+            ConfigError: nothing usable at `path`, an adapter there of another size, a model that is to learn but cannot be laid out in trees, or
+                no vLLM where it is to draw.
         """
         from transformers import AutoTokenizer
 
+        if self.rollout is not None:
+            self.rollout.check_installed()
         self.device = device
         self.compute = chosen(device, self.dtype)
         self.model = self._begun().to(device).eval()
@@ -187,8 +193,11 @@ class CausalLM(LanguageModel):
         Raises:
             ConfigError: an allowed text cannot be said.
         """
-        allowed = [self._allowed(sampling)] * len(prompts) if sampling.allowed else None
-        how: dict[str, Any] = {"end_ids": self.end_ids, "decode": self._text, "generator": _generator(seed), "allowed": allowed, "before": self._before}
+        how: dict[str, Any] = {"end_ids": self.end_ids, "decode": self._text, "generator": _generator(seed)}
+        if self.rollout is not None:
+            how |= {"context": self.context, "dtype": self.compute, "period": self._before}
+            return self.rollout.generate(self.model, self.tokenizer, prompts, sampling, n, **how)
+        how |= {"allowed": [self._allowed(sampling)] * len(prompts) if sampling.allowed else None, "before": self._before}
         with computing(self.device, self.dtype):  # as when it learns, so that what was likely then is as likely now
             return generate(self.model, prompts, sampling, n, **how)
 

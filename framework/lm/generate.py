@@ -42,7 +42,7 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ending:
+class Ending:
     """When a completion ends, and what it says."""
 
     sampling: Sampling
@@ -118,7 +118,7 @@ def generate(
         raise ValueError(f"n must be at least 1, not {n}, and allowed, where given, name the sequences of each of {len(prompts)} prompts")
     _check(model, prompts, sampling)
     tries = [None] * len(prompts) if allowed is None else [_trie(sequences, sampling.max_tokens) for sequences in allowed]
-    ending, uniforms = _Ending(sampling, end_ids, decode), _uniforms(len(prompts) * n, sampling, generator)
+    ending, uniforms = Ending(sampling, end_ids, decode), _uniforms(len(prompts) * n, sampling, generator)
     completions = [[_Row(uniforms[i * n + j], trie) for j in range(n)] for i, trie in enumerate(tries)]
     groups: dict[bytes, tuple[Ints, list[_Row]]] = {}
     for prompt, rows in zip(prompts, completions, strict=True):
@@ -149,7 +149,7 @@ def stream(
     prompt = np.asarray(prompt, np.int64)
     _check(model, [prompt], sampling)
     trie = None if allowed is None else _trie(allowed, sampling.max_tokens)
-    ending, row, sent = _Ending(sampling, end_ids, decode), _Row(_uniforms(1, sampling, generator)[0], trie), 0
+    ending, row, sent = Ending(sampling, end_ids, decode), _Row(_uniforms(1, sampling, generator)[0], trie), 0
     with decoding(model, 1) as network:
         for _ in _steps(network, [(prompt, [row])], ending):
             text = ending.text(row.ids)
@@ -163,7 +163,7 @@ def stream(
 
 
 @torch.no_grad()
-def _steps(network: Any, groups: Sequence[tuple[Ints, list[_Row]]], ending: _Ending, before: ReadBefore | None = None) -> Iterator[None]:
+def _steps(network: Any, groups: Sequence[tuple[Ints, list[_Row]]], ending: Ending, before: ReadBefore | None = None) -> Iterator[None]:
     """Writes completions to their rows, one token of each at a time; prompts are in order of length."""
     device, sampling = network.device, ending.sampling
     rows = [row for _, members in groups for row in members]
@@ -241,7 +241,7 @@ def _restrict(logits: Tensor, rows: Sequence[_Row]) -> Tensor:
     return restricted
 
 
-def _record(rows: Sequence[_Row], tokens: Tensor, logprobs: Tensor, ending: _Ending) -> None:
+def _record(rows: Sequence[_Row], tokens: Tensor, logprobs: Tensor, ending: Ending) -> None:
     """Adds a token to each row that has not ended, and notes which end with it."""
     for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
         if not row.finish_reason:

@@ -29,7 +29,7 @@ from framework.lm.encoder import LineEncoder
 
 GIVEN = {  # constructor arguments that are other parts, not settings
     "policy": {"lm", "n_acts", "domain"},
-    "lm": {"adapter"},
+    "lm": {"adapter", "rollout"},
     "data": {"domain"},
     "reward": {"reader", "lm", "domain"},
     "tracker": {"directory", "config", "group", "name"},
@@ -39,6 +39,7 @@ PAIRS = ["data=preferences", "data.path=somewhere"]
 SPEAKING = [f"policy={name}" for name in fitting("policy", SpeakingPolicy)] + ["warm_start=sft"]  # what goes with a policy that acts in words
 NEEDED = {  # what an option cannot do without
     "lm=local": ["lm.path=somewhere"],
+    "rollout=vllm": ["algo=grpo"],
     **{f"lm={name}": TALKS for name in fitting("lm", LanguageModel)},
     **dict.fromkeys(("adapter=full", "experiment=finetune", "experiment=chat", "experiment=export"), TALKS),
     "experiment=generate": [*TALKS, "experiment.prompts=somewhere"],

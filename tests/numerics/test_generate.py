@@ -226,7 +226,7 @@ def test_streamed_pieces_are_the_text(stop: tuple[str, ...]) -> None:
 
 
 def test_what_may_become_a_stop_string_is_held_back() -> None:
-    ending = engine._Ending(Sampling(1, stop=["\nUser:", "##"]), (), text)
+    ending = engine.Ending(Sampling(1, stop=["\nUser:", "##"]), (), text)
     assert ending.settled("well\nUse") == 4 and ending.settled("well\nUsed") == 9
     assert ending.settled("a#") == 1 and ending.settled("caf\N{REPLACEMENT CHARACTER}") == 3
 

@@ -93,6 +93,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     # parts that do not fit
     "lm=local": ("lm.path", "must be given"),
     "lm=tfidf adapter=lora": ("lm", "adapter"),
+    "lm=tfidf rollout=vllm": ("lm", "rollout"),
     # checkpoints
     "experiment=evaluate checkpoint=/nonexistent": ("/nonexistent", "give a run directory"),
     "policy=generative lm=tiny warm_start=none": ("policy", "choose one of: head"),
@@ -157,6 +158,18 @@ def test_an_adapter_that_an_algorithm_cannot_train(start: Start, tmp_path: Path)
         start(tmp_path / "run", *FEW, "algo=dqn", "adapter=lora", "lm.layers=[1]")
 
 
+def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
+
+
+def test_an_engine_that_is_not_installed(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without("vllm", monkeypatch)
+    with pytest.raises(ConfigError, match=r"rollout: vllm is not installed; pip install '\.\[vllm\]' in a fresh environment"):
+        start(tmp_path / "run", *FEW, "algo=grpo", "warm_start=none", "rollout=vllm")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize(
     ("package", "arguments", "message"),
     [
@@ -165,8 +178,7 @@ def test_an_adapter_that_an_algorithm_cannot_train(start: Start, tmp_path: Path)
     ],
 )
 def test_a_missing_extra(package: str, arguments: tuple[str, ...], message: str, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
+    without(package, monkeypatch)
     data.applicants.cache_clear()
     monkeypatch.setattr("framework.assemble._built_last", {})  # the data must be looked for
     with pytest.raises(MissingExtraError, match=message):
