@@ -31,7 +31,7 @@ COST = "cost: "
 VALIDATION_LOSS = "validation loss"
 _PLACES = ("reward.path", "data.path")
 """Of a fitted reward, or of pairs that were judged for it: each seed may have its own."""
-_NO_PART_OF_A_RESULT = ("seed", "device", "threads", "checkpoint", "resume", "tracker", "experiment")
+_NO_PART_OF_A_RESULT = ("seed", "device", "threads", "checkpoint", "resume", "tracker", "experiment", "rollout")
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,8 @@ def _find(directories: Sequence[Path]) -> list[Finished]:
 def _read(path: Path) -> Finished:
     summary, config = json.loads(path.read_text(encoding="utf-8")), path.with_name("config.yaml")
     settings = flat(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.exists() else {}
+    if settings.pop("policy._target_", None) and "policy" in summary:
+        settings["policy"] = summary["policy"]  # by the name under which it is chosen
     tuned = "tuned" in summary
     estimates, others = _of_model(summary) if tuned else _of_policy(summary)
     return Finished(

@@ -34,6 +34,7 @@ GIVEN = {  # constructor arguments that are other parts, not settings
     "reward": {"reader", "lm", "domain"},
     "tracker": {"directory", "config", "group", "name"},
 }
+ACROSS = ("preset", "without", "parameterisation")  # groups that change others
 TALKS = ["algo=sft", "data=faq"]  # what a model that generates is built with
 PAIRS = ["data=preferences", "data.path=somewhere"]
 SPEAKING = [f"policy={name}" for name in fitting("policy", SpeakingPolicy)] + ["warm_start=sft"]  # what goes with a policy that acts in words
@@ -176,14 +177,14 @@ def shown(group: str) -> dict[str, set[str]]:
     return keys
 
 
-@pytest.mark.parametrize("group", [folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name not in ("preset", "without")])
+@pytest.mark.parametrize("group", [folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name not in ACROSS])
 def test_the_constructor_is_the_schema(group: str) -> None:
     for path, keys in shown(group).items():
         parameters = settings(target(path), group)
         assert keys == parameters.keys(), f"{path}: not in any YAML: {parameters.keys() - keys}; unknown: {keys - parameters.keys()}"
 
 
-@pytest.mark.parametrize("group", [folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name not in ("preset", "without")])
+@pytest.mark.parametrize("group", [folder.name for folder in sorted(CONF.iterdir()) if folder.is_dir() and folder.name not in ACROSS])
 def test_every_setting_has_a_type_that_can_be_checked(group: str) -> None:
     for path in shown(group):
         kind = target(path)
@@ -197,16 +198,16 @@ def test_presets_change_only_what_there_is() -> None:
     def leaves(config: Any, place: str = "") -> set[str]:
         return {place} if not isinstance(config, Mapping) else {leaf for key, value in config.items() for leaf in leaves(value, f"{place}.{key}".lstrip("."))}
 
-    for name in options("preset"):
-        preset = OmegaConf.to_container(OmegaConf.load(CONF / "preset" / f"{name}.yaml"))
+    for group, name in ((kind, option) for kind in ("preset", "parameterisation") for option in options(kind)):
+        preset = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
         assert isinstance(preset, dict)
         entries = preset.pop("defaults", [])
-        assert {entry for entry in entries if isinstance(entry, str)} <= {*options("preset"), "_self_"}
+        assert {entry for entry in entries if isinstance(entry, str)} <= {*options(group), "_self_"}
         groups = {key.removeprefix("override /"): choice for entry in entries if isinstance(entry, dict) for key, choice in entry.items()}
-        needed = NEEDED.get(f"preset={name}", [])
-        known = leaves(plain(" ".join(["seed=0", *needed, *(f"{group}={choice}" for group, choice in groups.items() if "@" not in group)])))
+        needed = NEEDED.get(f"{group}={name}", [])
+        known = leaves(plain(" ".join(["seed=0", *needed, *(f"{changed}={choice}" for changed, choice in groups.items() if "@" not in changed)])))
         unknown = {key for key in leaves(preset) if key not in known}
-        assert not unknown, f"preset={name} sets {unknown}"
+        assert not unknown, f"{group}={name} sets {unknown}"
 
 
 def test_every_yaml_says_what_it_is() -> None:

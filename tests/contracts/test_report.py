@@ -276,6 +276,12 @@ def test_runs_with_different_settings_are_not_pooled(tmp_path: Path) -> None:
     ]
 
 
+def test_policies_are_told_apart_by_the_names_under_which_they_are_chosen(tmp_path: Path) -> None:
+    for name in ("generative", "likelihood"):
+        write(tmp_path / name, summary("tiny", policy=name), {"policy": {"_target_": f"some.where.{name}"}, "rollout": {"_target_": f"any.{name}"}})
+    assert {row.name for row in policies(tmp_path)} == {f"ppo, lm=tiny, no warm start, policy={name}" for name in ("generative", "likelihood")}
+
+
 def test_where_one_thing_is_changed_at_a_time_only_that_is_told_and_what_it_is_worth(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"plain": {}, "gamma": {"gamma": 0.9}, "whiten": {"details": {"whiten": False}}}
     worth = {"plain": (0.5, 0.6), "gamma": (0.4, 0.55), "whiten": (0.7, 0.6)}
