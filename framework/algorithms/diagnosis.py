@@ -70,4 +70,5 @@ class Diagnosis:
         if (gap := told.get("train/sampling_gap", 0.0)) > _GAP:
             yield "gap", f"log-probabilities differ by {gap:.2f} nats a draw between sampling and learning; use lm.dtype=float32"
         if (explained := self.state["explained"]) < _LITTLE and self.state["judged"] >= _JUDGED:
-            yield "critic", f"the critic explains next to nothing of the returns ({explained:.2f} of their variance); raise algo.vf_coef or algo.critic_warmup"
+            seen = f"the critic explains next to nothing of the returns ({explained:.2f} of their variance)"
+            yield "critic", f"{seen}; raise algo.critic_warmup, or algo.vf_coef where policy and critic share a trunk"

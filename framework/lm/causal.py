@@ -40,7 +40,7 @@ class CausalLM(LanguageModel):
         dtype: of computation; `auto` takes bfloat16 where the processor has it. Weights that learn are float32.
         pass_tokens: tokens that one training pass may hold; bounds memory, changes no result.
         adapter: what learns; nothing if None.
-        rollout: what draws completions; `framework.lm.generate` if None.
+        rollout: what draws completions, but for those that are streamed; `framework.lm.generate` if None.
     """
 
     def __init__(
