@@ -32,7 +32,8 @@ class GenerativePolicy(SpeakingPolicy):
         evaluation_temperature: at which they are drawn when it is judged. At 0 what is likeliest is written, and a reply that is not
             understood is then given for ever, since it changes nothing that is shown.
         critic_width: of the critic's layer.
-        system: what the model is told before every observation, as which acts there are; None: nothing.
+        system: what the model is told before every observation, as which acts there are; None: nothing. A prompt of data that has a system message
+            keeps its own.
 
     Raises:
         ValueError: nothing said in the world is understood.
@@ -110,7 +111,8 @@ class GenerativePolicy(SpeakingPolicy):
         self.critic.load(directory, device)
 
     def _asked(self, text: str) -> Sequence[Message]:
-        return (*self.told, *self.speech.messages(text))
+        messages = self.speech.messages(text)
+        return messages if messages[0].role == "system" else (*self.told, *messages)
 
     def _utterance(self, text: str, mask: Bools, prompt: Ints, reply: Completion) -> Utterance:
         tokens = Tokens(np.concatenate([prompt, reply.ids]), np.repeat([0.0, 1.0], [len(prompt), len(reply.ids)]))

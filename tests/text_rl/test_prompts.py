@@ -131,6 +131,18 @@ def test_a_chat_is_asked_as_the_data_have_it(tmp_path: Path) -> None:
     assert domain.speech.answer(shown, 0, np.random.default_rng(0)) == "There."
 
 
+def test_a_row_keeps_its_own_system_message(taught: Path, tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    rows = [[("system", "left"), ("user", "go"), ("assistant", "r")], [("user", "right"), ("assistant", "s")]]
+    path.write_text("".join(json.dumps({"messages": [{"role": role, "content": said} for role, said in row]}) + "\n" for row in rows))
+    domain = Prompts(FileSource(path=str(path), validation_share=0.0, test_share=0.0))
+    policy = GenerativePolicy(CausalLM(str(taught)), domain, 3, 1.0, 1.0, 32, "left or right")
+    policy.prepare((), CPU)
+    domain.make("train")
+    read = [policy.lm.tokenizer.decode(prompt) for prompt in policy.prompts(["system: left\nuser: go", "right"])]  # type: ignore[attr-defined]
+    assert read == ["left\ngo\n", "left or right\nright\n"]
+
+
 def test_a_prompt_with_two_completions_teaches_both(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     path.write_text("Prompt,Completion\nWhich?,one\nWhich?,two\n")
