@@ -84,6 +84,7 @@ print([net.joint(["Disease", name]).tolist() for name in ("LowerBodyO2", "RUQO2"
 """
 
 
+@pytest.mark.slow
 def test_every_process_comes_to_the_same_digits() -> None:
     command = [sys.executable, "-c", ASK, str(package_file("pgmpy", "utils/example_models/child.bif.gz", extra="healthcare"))]
     answers = [subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True) for seed in "0123"]

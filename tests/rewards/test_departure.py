@@ -35,6 +35,7 @@ class Leaning(Policy):
         return ActionEvaluation(chances.log_prob(torch.as_tensor(actions)), torch.zeros(len(actions)), torch.zeros(len(actions)))
 
 
+@pytest.mark.slow
 def test_the_divergence_is_that_of_the_acts_summed_over_an_episode() -> None:
     domain, policy, start = load_domain("finance", "SuitabilityDesk"), Leaning(0.3), Leaning(0.1)
     found = departure(policy, start, domain, Gold(), 2_000)
