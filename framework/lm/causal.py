@@ -195,7 +195,7 @@ class CausalLM(LanguageModel):
         """
         how: dict[str, Any] = {"end_ids": self.end_ids, "decode": self._text, "generator": _generator(seed)}
         if self.rollout is not None:
-            how |= {"context": self.context, "dtype": self.compute, "period": self._before}
+            how |= {"dtype": self.compute, "period": self._before}
             return self.rollout.generate(self.model, self.tokenizer, prompts, sampling, n, **how)
         how |= {"allowed": [self._allowed(sampling)] * len(prompts) if sampling.allowed else None, "before": self._before}
         with computing(self.device, self.dtype):  # as when it learns, so that what was likely then is as likely now

@@ -116,7 +116,7 @@ def generate(
     """
     if n < 1 or (allowed is not None and len(allowed) != len(prompts)):
         raise ValueError(f"n must be at least 1, not {n}, and allowed, where given, name the sequences of each of {len(prompts)} prompts")
-    _check(model, prompts, sampling)
+    check_request(model, prompts, sampling)
     tries = [None] * len(prompts) if allowed is None else [_trie(sequences, sampling.max_tokens) for sequences in allowed]
     ending, uniforms = Ending(sampling, end_ids, decode), _uniforms(len(prompts) * n, sampling, generator)
     completions = [[_Row(uniforms[i * n + j], trie) for j in range(n)] for i, trie in enumerate(tries)]
@@ -147,7 +147,7 @@ def stream(
     The model is busy until the generator has ended or is closed. Arguments and errors are those of `generate`, `allowed` those of this prompt.
     """
     prompt = np.asarray(prompt, np.int64)
-    _check(model, [prompt], sampling)
+    check_request(model, [prompt], sampling)
     trie = None if allowed is None else _trie(allowed, sampling.max_tokens)
     ending, row, sent = Ending(sampling, end_ids, decode), _Row(_uniforms(1, sampling, generator)[0], trie), 0
     with decoding(model, 1) as network:
@@ -283,7 +283,8 @@ def _trie(sequences: Sequence[Ints], max_tokens: int) -> Trie:
     return root
 
 
-def _check(model: Any, prompts: Sequence[Ints], sampling: Sampling) -> None:
+def check_request(model: Any, prompts: Sequence[Ints], sampling: Sampling) -> None:
+    """Raises a `ConfigError` for settings that cannot be used or do not fit into the model's context, a `ValueError` for a prompt without tokens."""
     check(sampling)
     longest, context = max(map(len, prompts), default=1), getattr(model.config, "max_position_embeddings", None)
     if not all(map(len, prompts)):

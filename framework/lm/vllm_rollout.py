@@ -17,8 +17,7 @@ from torch import Tensor
 
 from framework.config import Fraction
 from framework.errors import ConfigError
-from framework.lm.generate import Ending
-from framework.lm.sampling import check
+from framework.lm.generate import Ending, check_request
 from framework.types import Completion, Ints, Sampling
 
 
@@ -52,7 +51,6 @@ class Vllm:
         sampling: Sampling,
         n: int,
         *,
-        context: int,
         dtype: torch.dtype,
         end_ids: Collection[int],
         decode: Callable[[Ints], str],
@@ -63,23 +61,20 @@ class Vllm:
 
         Args:
             tokenizer: of transformers; stop strings need it.
-            context: tokens that prompt and completion may come to.
             dtype: in which the engine computes.
             period: the same object for as long as the model does not learn; None: it may have learnt since it was last asked.
 
         Raises:
             ConfigError: `sampling` is not what vLLM can do, or a prompt is too long.
         """
-        check(sampling)
+        check_request(model, prompts, sampling)
         if sampling.allowed or sampling.top_k or sampling.top_p < 1:
             raise ConfigError("rollout", "vllm's log-probabilities are those of drawing from all tokens: no allowed texts, top_k=0 and top_p=1, or rollout=own")
-        if (longest := max(map(len, prompts), default=0)) + sampling.max_tokens > context:
-            raise ConfigError("sampling.max_tokens", f"{longest} tokens of prompt and {sampling.max_tokens} more do not fit into the model's {context}")
         seed = int(torch.randint(2**31, (), generator=generator))  # one for all: vLLM draws row by row where each has its own
         rows = [{"prompt_token_ids": np.asarray(prompt).tolist()} for prompt in prompts for _ in range(n)]
         with _chance_apart():
             if self._engine is None:
-                self._engine = self._made(model, tokenizer, context, dtype)
+                self._engine = self._made(model, tokenizer, dtype)
             if period is None or self._holds[0] is not model or self._holds[1] is not period:
                 self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": _weights(model)})
                 self._engine.reset_prefix_cache()
@@ -90,18 +85,17 @@ class Vllm:
         said = [_completion(output.outputs[0], ending) for output in outputs]
         return [said[first : first + n] for first in range(0, len(said), n)]
 
-    def _made(self, model: Any, tokenizer: Any, context: int, dtype: torch.dtype) -> Any:
+    def _made(self, model: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # within this process weights are handed over as they are
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         from vllm import LLM
 
-        network = model.get_base_model() if hasattr(model, "get_base_model") else model
         with tempfile.TemporaryDirectory() as directory:
-            network.config.save_pretrained(directory)
+            model.config.save_pretrained(directory)
             tokenizer.save_pretrained(directory)
             return LLM(
-                directory, load_format="dummy", dtype=dtype, max_model_len=context, gpu_memory_utilization=self.memory, enforce_eager=self.eager,
-                logprobs_mode="processed_logprobs", disable_log_stats=True, trust_remote_code=False,
+                directory, load_format="dummy", dtype=dtype, max_model_len=model.config.max_position_embeddings, gpu_memory_utilization=self.memory,
+                enforce_eager=self.eager, logprobs_mode="processed_logprobs", disable_log_stats=True, trust_remote_code=False,
             )  # fmt: skip
 
 

@@ -109,7 +109,7 @@ def _find(directories: Sequence[Path]) -> list[Finished]:
 def _read(path: Path) -> Finished:
     summary, config = json.loads(path.read_text(encoding="utf-8")), path.with_name("config.yaml")
     settings = flat(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.exists() else {}
-    if settings.pop("policy._target_", None) and "policy" in summary:
+    if "policy" in summary and settings.pop("policy._target_", None):
         settings["policy"] = summary["policy"]  # by the name under which it is chosen
     tuned = "tuned" in summary
     estimates, others = _of_model(summary) if tuned else _of_policy(summary)
