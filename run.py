@@ -36,16 +36,23 @@ def main(config: DictConfig) -> None:
         finally:
             run.tracker.close()
     except UserError as error:
+        code = _complain(error)
         if not single:
-            raise
-        sys.exit(_complain(error))
+            raise  # the sweep goes on with its other jobs, and fails at its end
+        sys.exit(code)
     except Interrupted as stopped:
         print(f"stopped; nothing is lost. Go on with:\n  {stopped}", flush=True)
         if not single:
             print(f"or with all of the sweep: the same command with hydra.sweep.dir={sweep}", flush=True)
         sys.exit(stopped.code)
     if not holds:
+        if not single:
+            raise Unmet
         sys.exit(1)
+
+
+class Unmet(Exception):
+    """A job of a sweep that came to its end and says no."""
 
 
 def _complain(error: UserError) -> int:
@@ -55,12 +62,14 @@ def _complain(error: UserError) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what a job of a sweep raises comes here, not into a traceback
     try:
         sys.argv[1:] = prepare(sys.argv[1:])
+        main()
     except UserError as error:
         sys.exit(_complain(error))
-    try:
-        main()
+    except Unmet:
+        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped before there was anything to keep", file=sys.stderr)
         sys.exit(130)

@@ -13,14 +13,15 @@ def package_file(package: str, relative: str, extra: str) -> Path:
     """The path of a file inside an installed package, which is not imported.
 
     Raises:
-        MissingExtraError: the package is not installed, or lacks the file; names the extra that brings it.
+        MissingExtraError: the package is not installed; names the extra that brings it.
+        DataError: it is, and has no such file.
     """
-    spec = importlib.util.find_spec(package)
-    for root in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(root) / relative
-        if path.exists():
+    if (spec := importlib.util.find_spec(package)) is None:
+        raise MissingExtraError(f"package {package!r} with {relative}", extra)
+    for root in map(Path, spec.submodule_search_locations or ()):
+        if (path := root / relative).exists() and path.is_relative_to(root):
             return path
-    raise MissingExtraError(f"package {package!r} with {relative}", extra)
+    raise DataError(f"package {package!r} is installed, but has no {relative}")
 
 
 def source_distribution(package: str, version: str, folder: str | None) -> Path:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from framework.config import Fraction
 from framework.data_packages import package_file
-from framework.errors import ConfigError
+from framework.errors import ConfigError, DataError
 from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder, Standardiser
 from framework.precision import Precision, chosen, computing
@@ -87,6 +87,7 @@ class PretrainedEncoder(LineEncoder):
             raise ValueError(f"layers must be one or more hidden states, counted from 0, not {layers}")
         self.path, self.package, self.layers, self.sha256 = path, package, layers, sha256
         self.weights, self.seed, self.dtype, self.mask, self.adapter = weights, seed, dtype, mask, adapter
+        self.source = self._place_of()
         self.trainable = adapter is not None
         self.register_state_dict_post_hook(_drop_frozen_weights)
 
@@ -98,19 +99,19 @@ class PretrainedEncoder(LineEncoder):
         """Loads tokenizer and weights."""
         from transformers import AutoConfig, AutoTokenizer
 
-        source = self._source()
+        self._check_digest()
         try:
-            config = AutoConfig.from_pretrained(source)
+            config = AutoConfig.from_pretrained(self.source)
         except (OSError, ValueError) as error:
             told = str(error).strip().splitlines()[0]
-            raise ConfigError("lm.path", f"{source!r} holds no model in Hugging Face layout, nor is it a name that the hub gives us ({told})") from error
+            raise ConfigError("lm.path", f"{self.source!r} holds no model in Hugging Face layout, nor is it a name that the hub gives us ({told})") from error
         if max(self.layers) > config.num_hidden_layers:
-            raise ConfigError("lm.layers", f"{source} has {config.num_hidden_layers} layers, so {max(self.layers)} is not one of them")
+            raise ConfigError("lm.layers", f"{self.source} has {config.num_hidden_layers} layers, so {max(self.layers)} is not one of them")
         config.num_hidden_layers = max(1, *self.layers)
-        self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.source)
         self.compute = chosen(device, self.dtype)
-        self._frozen = None if self.adapter else self._one(source, config, device)
-        self.model = self._frozen.model if self._frozen else self._model(source, config).to(device).eval()
+        self._frozen = None if self.adapter else self._one(config, device)
+        self.model = self._frozen.model if self._frozen else self._model(config).to(device).eval()
         self.shape, self.device = (len(self.layers), config.hidden_size), device
         self.standardise = Standardiser(self.shape).to(device)
 
@@ -182,26 +183,36 @@ class PretrainedEncoder(LineEncoder):
         weights = attention[:, None, :, None].float()
         return ((kept * weights).sum(dim=2) / weights.sum(dim=2))[: len(rows)]
 
-    def _source(self) -> str:
+    def _place_of(self) -> str:
+        """Directory or hub name; of a model that a package carries, its directory there."""
         if self.package is None:
+            if Path(self.path).is_absolute() and not Path(self.path).is_dir():
+                raise ConfigError("lm.path", f"no directory {self.path}")
             return self.path
-        directory = package_file(self.package, self.path, extra="minilm")
-        if self.sha256 is not None:
-            found = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
-            if found != self.sha256:
-                raise ConfigError("lm.sha256", f"{directory / 'model.safetensors'} has digest {found}, not the published {self.sha256}")
-        return str(directory)
+        try:
+            return str(package_file(self.package, self.path, extra="minilm"))
+        except DataError as error:
+            raise ConfigError("lm.path", f"{error}; a model of your own is read by lm=local lm.path={self.path}") from error
 
-    def _one(self, source: str, config: object, device: torch.device) -> Frozen:
+    def _check_digest(self) -> None:
+        if self.sha256 is None:
+            return
+        weights = Path(self.source) / "model.safetensors"
+        if not weights.is_file():
+            raise ConfigError("lm.sha256", f"{weights} is not there, so its digest cannot be checked; lm.sha256=null leaves that out")
+        if (found := hashlib.sha256(weights.read_bytes()).hexdigest()) != self.sha256:
+            raise ConfigError("lm.sha256", f"{weights} has digest {found}, not the published {self.sha256}")
+
+    def _one(self, config: object, device: torch.device) -> Frozen:
         """The model as others have it already, or a new one."""
         drawn = self.seed if self.weights == "random" else None
-        alike = (source, self.layers, self.sha256, self.weights, drawn, self.compute, str(device))
+        alike = (self.source, self.layers, self.sha256, self.weights, drawn, self.compute, str(device))
         found = _frozen.get(alike)
         if found is None:
-            found = _frozen[alike] = Frozen(self._model(source, config).to(device).eval())
+            found = _frozen[alike] = Frozen(self._model(config).to(device).eval())
         return found
 
-    def _model(self, source: str, config: object) -> torch.nn.Module:
+    def _model(self, config: object) -> torch.nn.Module:
         from transformers import AutoModel
         from transformers.utils import logging
 
@@ -212,9 +223,7 @@ class PretrainedEncoder(LineEncoder):
                 torch.manual_seed(self.seed)
                 model = AutoModel.from_config(config)
         else:
-            if not Path(source).exists() and Path(source).is_absolute():
-                raise ConfigError("lm.path", f"no directory {source}")
-            model = AutoModel.from_pretrained(source, config=config)
+            model = AutoModel.from_pretrained(self.source, config=config)
         model = model.requires_grad_(False)
         if self.adapter is None:
             return model.to(self.compute)

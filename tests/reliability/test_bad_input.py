@@ -300,6 +300,8 @@ def test_a_preset_goes_with_every_experiment(experiment: str, command: Command, 
         (("stray",), "key=value"),
         (("checkpoint=/nonexistent", "experiment=evaluate"), "give a run directory"),
         pytest.param(("lm=local",), "lm.path", marks=pytest.mark.slow),
+        pytest.param(("lm=minilm", "lm.path=/nowhere"), "lm=local lm.path=/nowhere", marks=pytest.mark.slow),
+        pytest.param(("lm=local", "lm.path=/nowhere"), "no directory /nowhere", marks=pytest.mark.slow),
         (("algo=ppo,a2c",), "-m"),
         (("algo.n_epochs=1,2",), "-m"),
         (("--no-such-flag",), "--no-such-flag"),
@@ -329,6 +331,8 @@ def test_a_directory_that_cannot_be_made(command: Command, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_bad_job_of_a_sweep_is_told_and_fails_the_sweep(command: Command, tmp_path: Path) -> None:
+def test_bad_jobs_of_a_sweep_are_told_one_by_one_and_fail_it(command: Command, tmp_path: Path) -> None:
     done = command("-m", "algo.learning_rate=-1,-2", f"hydra.sweep.dir={tmp_path / 'sweep'}", "tracker=none")
-    assert done.returncode not in (0, None) and "algo.learning_rate: input should be greater than 0" in done.stdout + done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    for given in (-1, -2):
+        assert f"error: algo.learning_rate: input should be greater than 0, not {given}" in done.stderr
