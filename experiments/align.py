@@ -10,15 +10,16 @@ from typing import Any, cast
 
 from framework.checkpoint import open_checkpoint
 from framework.config import Count, NonNegativeCount
+from framework.datasets import SPLITS
 from framework.datasets.checks import Overlong
 from framework.departure import departure
 from framework.experiment import PREFERENCE_PARTS, Run, write_json
 from framework.interfaces import Algorithm, Domain, LanguageModel, SpeakingPolicy, Tuning
-from framework.plots import preference_curve
-from framework.preferring import Bench, answers_of, common_prompt, encode_pairs, with_prompts
-from framework.tuning_summary import SPLITS, model_card, preference_summary, print_tuning, write_tuning_report
+from framework.reports.plots import preference_curve
+from framework.reports.tuning_summary import model_card, preference_summary, print_tuning, write_tuning_report
+from framework.tuning.preferring import Bench, answers_of, common_prompt, encode_pairs, with_prompts
+from framework.tuning.watched import Watched
 from framework.types import Estimate, Pair
-from framework.watched import Watched
 
 _SHOWN = 3
 

@@ -15,16 +15,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from framework.behaviours import POLICY, Behaviour, Played, Role, Stage, chosen_by_lot
 from framework.checkpoint import open_checkpoint, save_checkpoint
 from framework.config import Count, Fraction, NonNegative, NonNegativeCount
 from framework.errors import ConfigError, near
 from framework.experiment import POLICY_PARTS, Experiment, Run, write_json
-from framework.free_text import load_phrasebook
 from framework.interfaces import Algorithm, Domain, Tuning
+from framework.preferences.behaviours import POLICY, Behaviour, Played, Role, Stage, chosen_by_lot
+from framework.preferences.teachers import Pool, Segment, Teacher, Verdict, words
 from framework.progress import progress
 from framework.seeding import episode_seed
-from framework.teachers import Pool, Segment, Teacher, Verdict, words
+from framework.worlds.free_text import load_phrasebook
 
 COURTESIES = ("Thank you.", "Certainly.", "Of course.", "I am glad to help.", "Thanks for telling me.", "With pleasure.")
 Layout = Literal["episode", "branch"]

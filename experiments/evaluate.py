@@ -7,16 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from framework.answering import judge_answers
 from framework.checkpoint import open_checkpoint
 from framework.config import Count
 from framework.errors import ConfigError
 from framework.experiment import LANGUAGE_PARTS, POLICY_PARTS, PREFERENCE_PARTS, Experiment, Run, write_json
 from framework.interfaces import Algorithm, PreferenceTuning, Tuning
-from framework.preferring import Bench, encode_pairs, with_prompts
-from framework.report import write_report
-from framework.summary import judge, print_summary
-from framework.tuning_summary import preference_summary, print_tuning, summarise
+from framework.reports.report import write_report
+from framework.reports.summary import judge, print_summary
+from framework.reports.tuning_summary import preference_summary, print_tuning, summarise
+from framework.tuning.answering import judge_answers
+from framework.tuning.preferring import Bench, encode_pairs, with_prompts
 from framework.types import Sampling
 
 

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from framework.config import Count, Positive
 from framework.errors import ConfigError
-from framework.estimators import Batches, menu, sample
-from framework.exact import Tables, accuracy, coordinates, scores, solve
 from framework.experiment import Experiment, Run, write_json
+from framework.gradients.estimators import Batches, menu, sample
+from framework.gradients.exact import Tables, accuracy, coordinates, scores, solve
+from framework.gradients.quarry import Quarry
 from framework.interfaces import Algorithm, LanguageModel, Tuning
 from framework.policies.likelihood import LikelihoodPolicy
 from framework.progress import progress
-from framework.quarry import Quarry
-from framework.tables.gradients import Found, draw, note, plain, printable, sheet
+from framework.reports.tables.gradients import Found, draw, note, plain, printable, sheet
 from framework.types import Tokens, Utterance
 
 

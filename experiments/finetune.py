@@ -8,17 +8,17 @@ from dataclasses import asdict
 from textwrap import shorten
 from typing import Any
 
-from framework.answering import Answers, answer, judge_answers, read
 from framework.checkpoint import open_checkpoint
 from framework.config import Count, NonNegativeCount
 from framework.datasets.checks import Overlong, fit_context
 from framework.experiment import LANGUAGE_PARTS, Run, write_json
 from framework.interfaces import Algorithm, ConversationTuning, Tuning
-from framework.plots import loss_curve
 from framework.progress import progress
-from framework.tuning_summary import model_card, print_tuning, summarise, write_tuning_report
+from framework.reports.plots import loss_curve
+from framework.reports.tuning_summary import model_card, print_tuning, summarise, write_tuning_report
+from framework.tuning.answering import Answers, answer, judge_answers, read
+from framework.tuning.watched import Watched
 from framework.types import Estimate, Sampling, Tokens
-from framework.watched import Watched
 
 
 class Finetune(Watched):

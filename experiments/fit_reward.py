@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from framework.agreement import Truth, agreement, best_of, hits, label_losses
 from framework.checkpoint import open_checkpoint, save_checkpoint
 from framework.config import Count, NonNegativeCount
-from framework.courses import score_courses, turns_of
 from framework.errors import ConfigError
 from framework.experiment import Experiment, Run, write_json
-from framework.fitted_reward import FittedReward
 from framework.interfaces import Algorithm, Learning, PreferenceSource, Tuning
 from framework.lm.encoder import LineEncoder
-from framework.plots import fit_picture
+from framework.preferences.agreement import Truth, agreement, best_of, hits, label_losses
+from framework.preferences.courses import score_courses, turns_of
+from framework.preferences.fitted_reward import FittedReward
+from framework.preferences.teachers import words
+from framework.preferences.turn_reward import TurnReward, described
 from framework.progress import progress
-from framework.report import write_page
-from framework.reward_summary import print_fit
+from framework.reports.plots import fit_picture
+from framework.reports.report import write_page
+from framework.reports.reward_summary import print_fit
 from framework.statistics import bootstrap
-from framework.teachers import words
-from framework.turn_reward import TurnReward, described
 from framework.types import Estimate, Floats, Preference, Step
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -9,13 +9,13 @@ import numpy as np
 from framework.config import Count, Positive
 from framework.errors import ConfigError
 from framework.experiment import Experiment, Run
-from framework.finite import FiniteOracle
-from framework.frontier import Path, climb, fitted
 from framework.interfaces import Algorithm, Domain, Tuning
+from framework.oracles.frontier import Path, climb, fitted
 from framework.progress import progress
-from framework.report import write_sheet
-from framework.tables.frontier import Paths, draw, plain, sheet
+from framework.reports.report import write_sheet
+from framework.reports.tables.frontier import Paths, draw, plain, sheet
 from framework.types import Floats
+from framework.worlds.finite import FiniteOracle
 
 
 class Frontier(Experiment):

@@ -7,13 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from framework.answering import answer
 from framework.checkpoint import open_checkpoint
 from framework.config import Count, Fraction, NonNegative, NonNegativeCount
 from framework.errors import ConfigError
 from framework.experiment import Experiment, Run
 from framework.interfaces import Algorithm, LanguageModel, Tuning
 from framework.progress import progress
+from framework.tuning.answering import answer
 from framework.types import Conversation, Message, Sampling
 
 

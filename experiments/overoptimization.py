@@ -1,6 +1,6 @@
 """How far a fitted reward can be climbed before gold falls: `experiment=overoptimization`.
 
-Best of n over courses of one start, for every shape of reward, number of pairs, teacher and seed; see `framework.overoptimization`.
+Best of n over courses of one start, for every shape of reward, number of pairs, teacher and seed; see `framework.preferences.overoptimization`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from framework.behaviours import Stage
-from framework.climbing import Courses, Players, first_pairs, judged_pairs, play_courses
 from framework.config import Count, Fraction, Positive, differences, flat
 from framework.errors import CheckpointError, ConfigError
 from framework.experiment import Experiment, Interrupted, Run, Stop, write_json
@@ -25,13 +23,15 @@ from framework.interfaces import Algorithm, Domain, Learning, Tuning
 from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder
 from framework.lm.read_once import ReadOnce
-from framework.overoptimization import climbed
+from framework.preferences.behaviours import Stage
+from framework.preferences.climbing import Courses, Players, first_pairs, judged_pairs, play_courses
+from framework.preferences.overoptimization import climbed
+from framework.preferences.teachers import Pool, Teacher
+from framework.preferences.turn_reward import TurnReward
 from framework.progress import progress
-from framework.report import write_sheet
+from framework.reports.report import write_sheet
+from framework.reports.tables.overoptimization import SINGLE, Row, Study, draw, note, plain, sheet
 from framework.rewards.ensemble import Aggregation, Ensemble, combined
-from framework.tables.overoptimization import SINGLE, Row, Study, draw, note, plain, sheet
-from framework.teachers import Pool, Teacher
-from framework.turn_reward import TurnReward
 from framework.types import Floats, Preference
 
 _SPLIT = "validation"  # of the pool: unseen clients, known wordings

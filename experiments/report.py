@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from framework.experiment import Experiment, Run, write_json
-from framework.tables import departures
-from framework.tables.finished import Row, rows
-from framework.tables.sheets import NOTE, draw, sheets
+from framework.reports.tables import departures
+from framework.reports.tables.finished import Row, rows
+from framework.reports.tables.sheets import NOTE, draw, sheets
 
 
 class Report(Experiment):

@@ -18,16 +18,16 @@ from framework.evaluation import evaluate
 from framework.experiment import POLICY_PARTS, Experiment, Interrupted, Run, Stop, write_json
 from framework.interfaces import Algorithm, Learning, Policy, RewardModel, SpeakingPolicy, Tuning, World
 from framework.ledger import RECENT, beside_gold, entry, exploited, warned
-from framework.plots import learning_curve
 from framework.progress import progress
-from framework.report import write_report
-from framework.rewarded import RewardedWorld
+from framework.reports.plots import learning_curve
+from framework.reports.report import write_report
+from framework.reports.summary import judge, print_summary, stories_table
 from framework.rewards.gold import Gold
 from framework.rewards.guard import Guard
 from framework.rollout import observations
 from framework.seeding import chance_apart
-from framework.summary import judge, print_summary, stories_table
 from framework.types import Estimate
+from framework.worlds.rewarded import RewardedWorld
 
 Climb = Callable[[], dict[str, Any]]
 """What `framework.departure.departure` tells of the policy as it is when it is called."""

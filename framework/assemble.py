@@ -16,9 +16,9 @@ from framework.constrained import within_limits
 from framework.errors import ConfigError
 from framework.experiment import Experiment, Run, Settings
 from framework.interfaces import DataSource
-from framework.prompts import Prompts
 from framework.seeding import seed_everything
 from framework.tracking import JsonlTracker, Trackers, redact
+from framework.worlds.prompts import Prompts
 
 _TOP = ("seed", "device", "threads", "checkpoint", "resume")
 _OPTIONAL = ("warm_start",)  # groups in which `none` is a choice

@@ -20,12 +20,12 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from framework.algorithms.sb3_adapter import EncodedWorld
-from framework.free_text import MAX_RUBRIC, free_text, load_phrasebook, sentences
 from framework.interfaces import Domain, Oracle
-from framework.probes import probe_words
 from framework.rollout import explore, following, observations, onwards, random_acts, situation, story
 from framework.seeding import episode_seed
 from framework.types import Floats
+from framework.worlds.free_text import MAX_RUBRIC, free_text, load_phrasebook, sentences
+from framework.worlds.probes import probe_words
 
 MIN_LANGUAGE_VALUE, MIN_PROXY_LOSS, MAX_SHARED_LINES = 0.3, 0.1, 0.1
 MIN_PROMPTS = 5_000
@@ -301,7 +301,7 @@ def demonstrations(domain: Domain) -> str:
 
 
 def leak(domain: Domain) -> str:
-    """Words tell no more of what acts will earn than the information state does; `framework.probes` says what this can find."""
+    """Words tell no more of what acts will earn than the information state does; `framework.worlds.probes` says what this can find."""
     probe = probe_words(domain.make("train"), domain.oracle("train"), _PROBED)
     if not probe.situations:
         return "nothing to measure: information states hardly recur, or acts earn the same in all situations of one"

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from framework.given_away import cut_short
 from framework.interfaces import Domain, Oracle, Policy, World
 from framework.seeding import chance_apart, episode_seed
 from framework.statistics import bootstrap
 from framework.types import Episode, Estimate, Floats, Ints, Observations, Reply, Step
+from framework.worlds.given_away import cut_short
 
 _TOGETHER = 256  # episodes played side by side
 

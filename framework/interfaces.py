@@ -97,7 +97,7 @@ class Oracle(ABC):
 
     `references` holds at least `random`, `best_constant`, `heuristic`, `optimum`, `constrained_optimum` (the most that can be
     earned within the cost limits), `proxy_optimum` (what maximising the proxy truly earns) and `informed` (who sees the hidden state).
-    Where nobody knows the optimum they are `random` and the `best` that is known, both as they were played (see `framework.played`).
+    Where nobody knows the optimum they are `random` and the `best` that is known, both as they were played (see `framework.worlds.played`).
     """
 
     best: ClassVar[str] = "optimum"  # the reference that scores 1
@@ -160,7 +160,7 @@ class Domain(ABC):
     cost_limits: Mapping[str, float]
     splits: tuple[str, ...] = SPLITS
     rehearsal: bool = False  # whether wordings held out of the training ones stand in for the test's, so that settings can be chosen by them
-    phrases: ClassVar[Path | None] = None  # YAML: how acts are said and understood (see `framework.free_text`)
+    phrases: ClassVar[Path | None] = None  # YAML: how acts are said and understood (see `framework.worlds.free_text`)
     speech: Speech | None = None  # what stands in place of such a phrasebook
     proxy: ClassVar[str] = ""  # what the exploitable stand-in for the reward is, in a line
     yardstick: ClassVar[str] = "random acts score 0 and the optimum 1"  # for tables

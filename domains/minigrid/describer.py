@@ -9,7 +9,7 @@ import numpy as np
 from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT, STATE_TO_IDX
 
 from framework.types import Bools
-from framework.wordings import Bank
+from framework.worlds.wordings import Bank
 
 _THINGS = ("door", "key", "ball", "box", "goal", "lava")
 _STATES = {number: name for name, number in STATE_TO_IDX.items()}

@@ -9,12 +9,12 @@ import gymnasium
 
 from framework.config import Count
 from framework.errors import ConfigError, MissingExtraError
-from framework.gym_worlds import GymWorld
 from framework.interfaces import SPLITS, World
-from framework.played import PlayedDomain
 from framework.rollout import Choose
 from framework.types import Bools
-from framework.wordings import bank_of
+from framework.worlds.gym_worlds import GymWorld
+from framework.worlds.played import PlayedDomain
+from framework.worlds.wordings import bank_of
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _DONE = 6

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from framework.config import Count, Fraction, Positive
 from framework.errors import ConfigError, MissingExtraError
-from framework.gym_worlds import GymWorld
 from framework.interfaces import SPLITS, World
-from framework.played import PlayedDomain
 from framework.rollout import Choose
+from framework.worlds.gym_worlds import GymWorld
+from framework.worlds.played import PlayedDomain
 
 _STOCK = 1
 

@@ -32,7 +32,6 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from experiments.benchmarks.dpo_step import SMALL, write_model
 from experiments.benchmarks.in_turn import COLUMNS, InTurn, asked, keep, lines, times_as_fast
 from framework.algorithms.grpo import GRPO
-from framework.environments import TextWorld
 from framework.errors import MissingExtraError
 from framework.interfaces import Learning, Speech
 from framework.lm.adapters import Full, Lora
@@ -40,6 +39,7 @@ from framework.lm.causal import CausalLM
 from framework.policies.generative import GenerativePolicy
 from framework.precision import Precision, chosen
 from framework.types import Bools, Sampling, Tokens, Transition
+from framework.worlds.environments import TextWorld
 
 _RATE, _CLIP, _WORDS, _GROUP, _PROMPT = 1e-5, 1.0, 4_096, 8, 64
 _CPU = torch.device("cpu")

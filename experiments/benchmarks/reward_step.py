@@ -22,10 +22,10 @@ from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
 from experiments.benchmarks.dpo_step import texts, write_model
 from experiments.benchmarks.in_turn import COLUMNS, InTurn, asked, keep, lines, times_as_fast
 from framework.errors import MissingExtraError
-from framework.fitted_reward import Fitting, descend
 from framework.lm.adapters import Full
 from framework.lm.causal import CausalLM
 from framework.precision import Precision
+from framework.preferences.fitted_reward import Fitting, descend
 from framework.rewards.sequence import Pairs, backward, ends_of
 from framework.types import Tokens
 

@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.pretrain.templates import dialogues, exchange, system, talk
 from framework.config import NonNegative, build, config_folders, load_domain, to_dict
-from framework.free_text import sentences
 from framework.interfaces import DataSource, Domain
 from framework.rollout import situation
 from framework.types import Conversation, Grounds, Message
+from framework.worlds.free_text import sentences
 
 Document = Conversation | str  # a dialogue, or plain text
 SPLIT = "train"

@@ -38,7 +38,7 @@ def dual_ascent(multipliers: Floats, costs: Floats, limits: Floats, rate: float)
 class Charged(VecEnvWrapper):
     """Worlds whose reward is charged for costs, and an account of what whole episodes earned and cost.
 
-    Episodes that chance began (`framework.exploration`) are charged like the others, and not counted: what was done in them is not
+    Episodes that chance began (`framework.worlds.exploration`) are charged like the others, and not counted: what was done in them is not
     the policy's alone.
 
     Args:

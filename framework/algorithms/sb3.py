@@ -32,8 +32,8 @@ from framework.algorithms.sb3_adapter import EncodedWorld, NetworkActorCritic, N
 from framework.algorithms.tether import Tethered
 from framework.config import Count, Fraction, NonNegative, NonNegativeCount, Positive
 from framework.errors import TrainingError
-from framework.exploration import ExploringStarts
 from framework.interfaces import Algorithm, Learning, NetworkPolicy, Policy, Progress, World
+from framework.worlds.exploration import ExploringStarts
 
 
 class _Stop(Exception):
@@ -80,7 +80,7 @@ class StableBaselines(Algorithm):
         learning_rate_end: at the end, reached linearly; None keeps the first.
         gamma: discount.
         normalize_reward: divide rewards by a running standard deviation of the discounted return.
-        exploring_starts: share of episodes that begin with random acts (`framework.exploration`).
+        exploring_starts: share of episodes that begin with random acts (`framework.worlds.exploration`).
         exploring_acts: how many, at the most.
     """
 

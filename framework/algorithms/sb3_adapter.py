@@ -17,8 +17,8 @@ from torch.distributions import Categorical
 
 from framework.errors import TrainingError
 from framework.interfaces import World
-from framework.rewarded import announce
 from framework.types import Bools, Ints, Reply
+from framework.worlds.rewarded import announce
 
 
 class Encoder(Protocol):

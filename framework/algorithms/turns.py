@@ -19,8 +19,8 @@ from torch import Tensor
 
 from framework.errors import TrainingError
 from framework.interfaces import SpeakingPolicy, World
-from framework.rewarded import announce
 from framework.types import Bools, Observations, Reply, Utterance
+from framework.worlds.rewarded import announce
 
 
 @dataclass(frozen=True, slots=True)

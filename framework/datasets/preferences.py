@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from framework.datasets import SPLITS
 from framework.datasets.checks import FEW, key_of, standing_twice
 from framework.datasets.layout import Layout
 from framework.datasets.preference_rows import pairs
-from framework.datasets.split_files import SPLITS, SplitFiles
+from framework.datasets.split_files import SplitFiles
 from framework.interfaces import PreferenceSource
-from framework.teachers import words
+from framework.preferences.teachers import words
 from framework.types import Conversation, Message, Preference
 
 ONE_SIDED = 0.7  # share of rows at which a length that tells the label is worth a warning

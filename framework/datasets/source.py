@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from framework.controls import controls
 from framework.datasets.answers import token_f1
 from framework.datasets.checks import findings, overlaps, prompt_key
+from framework.datasets.controls import controls
 from framework.datasets.layout import Layout
 from framework.datasets.rows import chats
 from framework.datasets.split_files import SplitFiles
@@ -32,7 +32,7 @@ class FileSource(SplitFiles[Conversation], DataSource):
         return {**super().scores(answers, asked), "token_f1": bootstrap(np.array(f1))}
 
     def baselines(self, split: str) -> Mapping[str, Sequence[str]]:
-        """The two controls of `framework.controls`."""
+        """The two controls of `framework.datasets.controls`."""
         return controls(self.conversations("train"), self.conversations(split))
 
     def layout(self) -> Layout[Conversation]:

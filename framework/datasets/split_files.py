@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Generic, Literal
 
 from framework.config import Fraction, NonNegativeCount, Positive
+from framework.datasets import SPLITS
 from framework.datasets.checks import FEW
 from framework.datasets.files import File, Format, read
 from framework.datasets.layout import Layout, Row
 from framework.errors import ConfigError, DataError, near
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(kw_only=True)

@@ -11,10 +11,10 @@ import torch
 
 from framework.config import Count, NonNegative, Positive
 from framework.errors import ConfigError
-from framework.free_text import speech_of
 from framework.interfaces import Domain, LanguageModel, SpeakingPolicy
 from framework.lm.critic import Critic
 from framework.types import Bools, Completion, Conversation, Ints, Message, Observations, Reply, Sampling, Scores, Tokens, Utterance
+from framework.worlds.free_text import speech_of
 
 _MEASURED = 32  # observations whose tokens are counted before anything is learnt
 

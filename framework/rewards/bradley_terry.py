@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framework.turn_reward import TurnReward
+from framework.preferences.turn_reward import TurnReward
 from framework.types import Floats
 
 

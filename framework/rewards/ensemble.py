@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import Field
 
 from framework.config import Count, NonNegative
-from framework.fitted_reward import Fitting
 from framework.lm.encoder import LineEncoder
-from framework.turn_network import Shape
-from framework.turn_reward import TurnReward
+from framework.preferences.fitted_reward import Fitting
+from framework.preferences.turn_network import Shape
+from framework.preferences.turn_reward import TurnReward
 from framework.types import Floats, Step
 
 Aggregation = Literal["mean", "worst", "uncertainty_weighted", "lower_confidence_bound"]

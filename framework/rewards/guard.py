@@ -1,7 +1,8 @@
 """Between a reward and a learner: whatever a reward function does wrong, the learner sees a number or a blank, never nonsense.
 
 A reward that raises, hangs, or returns None, NaN, an infinity, another number of values or another type has abstained: the turn's
-reward is NaN, for which nobody is paid more or less than usual (`framework.rewarded`), and it is counted. Where abstaining is no exception, the run stops.
+reward is NaN, for which nobody is paid more or less than usual (`framework.worlds.rewarded`), and it is counted. Where abstaining is no exception,
+the run stops.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from framework.errors import ConfigError
-from framework.given_away import cut_short
 from framework.interfaces import Domain, RewardModel
 from framework.types import Floats, Step
+from framework.worlds.given_away import cut_short
 
 
 class Regret(RewardModel):

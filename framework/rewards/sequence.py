@@ -19,13 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from framework.courses import Turn, turns_of
 from framework.errors import CheckpointError, ConfigError
-from framework.familiar import distance, fitted_to
-from framework.fitted_reward import ACTS, RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
 from framework.interfaces import Learning
 from framework.lm.causal import CausalLM
 from framework.lm.classifier import Classifier, pad_of, verify_classifier, write
+from framework.preferences.courses import Turn, turns_of
+from framework.preferences.fitted_reward import ACTS, RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
+from framework.preferences.mahalanobis import distance, fitted_to
 from framework.types import Conversation, Ends, Floats, Ints, Message, Preference, Tokens
 
 _KIND = "sequence"
@@ -56,13 +56,13 @@ class SequenceReward(FittedReward):
         lm: what is fitted; None where a fitted reward is only used.
     """
 
-    signs = ("distance",)  # of a turn from those that it was fitted to, see `framework.familiar`
+    signs = ("distance",)  # of a turn from those that it was fitted to, see `framework.preferences.mahalanobis`
 
     def __init__(self, path: str | None, fitting: Fitting, lm: CausalLM | None = None) -> None:
         super().__init__(path, fitting)
         self.lm = lm
         self._parts: tuple[CausalLM, nn.Linear] | None = None  # fitted or loaded
-        self._familiar: tuple[Tensor, Tensor] | None = None  # see `framework.familiar`
+        self._familiar: tuple[Tensor, Tensor] | None = None  # see `framework.preferences.mahalanobis`
         self._seen: Sequence[Tokens] = ()
 
     @property

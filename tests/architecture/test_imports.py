@@ -38,10 +38,13 @@ NEVER: dict[str, tuple[str, ...]] = {
     "framework.policies": ("framework.algorithms", "framework.rewards", "stable_baselines3", "sb3_contrib"),
     "framework.rewards": ("framework.algorithms", "framework.policies", "stable_baselines3", "sb3_contrib"),
     "framework.algorithms": ("framework.policies", "framework.rewards", "framework.lm", "transformers"),
+    "framework.worlds": tuple(f"framework.{part}" for part in ("policies", "rewards", "algorithms", "lm", "preferences", "reports")),
+    "framework.preferences": tuple(f"framework.{part}" for part in ("policies", "rewards", "algorithms", "reports")),
+    "framework.tuning": tuple(f"framework.{part}" for part in ("policies", "rewards", "worlds", "reports")),
     "framework.jobs": ("domains",),
     "domains": (
         *("torch", "transformers", "peft", "stable_baselines3", "hydra", "omegaconf", "conf", "experiments", "run", "framework*._*"),
-        *(f"framework.{part}" for part in ("algorithms", "policies", "rewards", "lm", "cli", "assemble", "experiment", "checkpoint", "tracking", "summary")),
+        *(f"framework.{part}" for part in ("algorithms", "policies", "rewards", "lm", "cli", "assemble", "experiment", "checkpoint", "tracking", "reports")),
     ),
     "experiments": ("domains", "run", "conf"),
 }

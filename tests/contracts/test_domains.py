@@ -17,14 +17,15 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.check_domain import CheckDomain
-from framework import conformance, wordings
+from framework import conformance
 from framework.config import CONF, build_domain, config_folders, load_domain, options, to_dict
 from framework.conformance import RULES, Rule, check_domain, run_rule, speed
 from framework.interfaces import Domain
-from framework.interview import Interview, InterviewDomain, InterviewOracle, InterviewWorld
 from framework.oracles.information_state import Test as Question  # under its own name pytest would collect it
-from framework.played import PlayedDomain
 from framework.types import Bools, Floats, Grounds, Ints, Reference, Transition
+from framework.worlds import wordings
+from framework.worlds.interview import Interview, InterviewDomain, InterviewOracle, InterviewWorld
+from framework.worlds.played import PlayedDomain
 
 
 def worlds() -> list[tuple[str, str]]:

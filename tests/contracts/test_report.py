@@ -20,11 +20,11 @@ from experiments.report import Report
 from framework.config import CONF
 from framework.errors import ConfigError
 from framework.evaluation import Evaluation
-from framework.report import write_report
+from framework.reports.report import write_report
+from framework.reports.tables import departures
+from framework.reports.tables.finished import Row, rows
+from framework.reports.tables.sheets import sheets
 from framework.statistics import bootstrap
-from framework.tables import departures
-from framework.tables.finished import Row, rows
-from framework.tables.sheets import sheets
 from framework.types import Episode, Estimate, Step
 
 MEANS = {"minilm": (0.90, 0.93, 0.99), "tfidf": (0.60, 0.61, 0.59)}  # test scores of three seeds

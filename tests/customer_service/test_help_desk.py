@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 from domains.customer_service.help_desk import HelpDesk, model
 from domains.customer_service.help_desk.model import ACTS, CHECKS, COMPLAINTS, DISPATCH, ELSEWHERE, PROFILES, REPAIRS, Desk, causes_and_results, network
 from framework.config import build_domain, load_domain
-from framework.environments import CHARSET
 from framework.errors import ConfigError, MissingExtraError
-from framework.finite import FiniteOracle
 from framework.oracles.finite import State
 from framework.types import Bools
-from framework.wordings import lexicon_overlap, load_bank
+from framework.worlds.environments import CHARSET
+from framework.worlds.finite import FiniteOracle
+from framework.worlds.wordings import lexicon_overlap, load_bank
 
 WORDINGS = Path(model.__file__).parent / "wordings"
 TRAIN, TEST, FACTS = (load_bank(WORDINGS / f"{name}.yaml") for name in ("train", "test", "facts"))

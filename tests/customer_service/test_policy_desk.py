@@ -29,10 +29,10 @@ from domains.customer_service.policy_desk.model import (
 )
 from domains.customer_service.policy_desk.shop import Shop, Ticket, stock
 from framework.config import build_domain, load_domain
-from framework.environments import CHARSET
 from framework.errors import ConfigError
-from framework.free_text import load_phrasebook
-from framework.wordings import lexicon_overlap, load_bank
+from framework.worlds.environments import CHARSET
+from framework.worlds.free_text import load_phrasebook
+from framework.worlds.wordings import lexicon_overlap, load_bank
 
 WORDINGS = Path(model.__file__).parent / "wordings"
 TRAIN, TEST = load_bank(WORDINGS / "train.yaml"), load_bank(WORDINGS / "test.yaml")

@@ -15,6 +15,7 @@ from sources import Write, source
 
 import framework.datasets
 from framework.config import build
+from framework.datasets import SPLITS
 from framework.datasets.answers import token_f1
 from framework.datasets.checks import Overlong, fit_context, prompt_key
 from framework.datasets.source import FileSource
@@ -23,7 +24,6 @@ from framework.types import Conversation, Message, Tokens
 
 HEAD = "Prompt,Completion\n"
 FAQ = Path(framework.datasets.__file__).parent / "examples" / "support_faq.csv"
-SPLITS = ("train", "validation", "test")
 
 
 def table(prompts: list[str]) -> str:

@@ -26,10 +26,11 @@ from domains.customer_service.sentiment.source import rating
 from domains.healthcare.terminology import Terminology
 from domains.healthcare.terminology.ontology import ontology
 from framework.config import load_domain
-from framework.controls import controls
-from framework.demonstrations_source import Demonstrations
+from framework.datasets import SPLITS
+from framework.datasets.controls import controls
+from framework.datasets.demonstrations import Demonstrations
+from framework.datasets.generated import Sizes
 from framework.errors import ConfigError, DataError, MissingExtraError
-from framework.generated import SPLITS, Sizes
 from framework.interfaces import DataSource
 from framework.types import Conversation
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framework import free_text as module
-from framework.free_text import Phrasebook, free_text, load_phrasebook, sentences
-from framework.interview import InterviewDomain
-from framework.wordings import Bank
+from framework.worlds import free_text as module
+from framework.worlds.free_text import Phrasebook, free_text, load_phrasebook, sentences
+from framework.worlds.interview import InterviewDomain
+from framework.worlds.wordings import Bank
 
 LEAST_SAYINGS, LEAST_TEMPLATES, MIXED = 10, 8, 1_000
 MIN_PROMPTS, DEMONSTRATIONS = 5_000, 7_000

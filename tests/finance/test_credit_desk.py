@@ -17,11 +17,11 @@ from domains.finance.credit_desk import CreditDesk, RecordedCreditWorld, data, m
 from domains.finance.credit_desk.data import DOCUMENTS, FREE, applicants
 from domains.finance.credit_desk.model import PROFILES, frequencies
 from framework.config import build_domain, load_domain
-from framework.environments import CHARSET
 from framework.errors import ConfigError, MissingExtraError
-from framework.interview import InterviewOracle, InterviewWorld
 from framework.types import Grounds
-from framework.wordings import Bank, lexicon_overlap, load_bank
+from framework.worlds.environments import CHARSET
+from framework.worlds.interview import InterviewOracle, InterviewWorld
+from framework.worlds.wordings import Bank, lexicon_overlap, load_bank
 
 WORDINGS = Path(data.__file__).parent / "wordings"
 TRAIN, TEST, FACTS = (load_bank(WORDINGS / f"{name}.yaml") for name in ("train", "test", "facts"))

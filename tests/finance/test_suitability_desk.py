@@ -16,7 +16,7 @@ from domains.finance.suitability_desk.model import EQUITY, TOPICS, sp500_volatil
 from framework.config import load_domain
 from framework.errors import MissingExtraError
 from framework.types import Reference
-from framework.wordings import lexicon_overlap, load_bank
+from framework.worlds.wordings import lexicon_overlap, load_bank
 
 WORDINGS = Path(model.__file__).parent / "wordings"
 TRAIN, TEST, FACTS = (load_bank(WORDINGS / f"{name}.yaml") for name in ("train", "test", "facts"))

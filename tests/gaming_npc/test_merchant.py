@@ -14,10 +14,10 @@ from scipy.stats import norm
 from domains.gaming_npc.merchant import Merchant, MerchantWorld, model
 from domains.gaming_npc.merchant.model import ACTS, MANNERS, NEEDS, PRICE, PRICES, PURSES, Known, MerchantModel, Numbers
 from framework.config import load_domain
-from framework.finite import FiniteOracle
-from framework.free_text import Phrasebook, load_phrasebook
 from framework.oracles.finite import FiniteProcess, Outcome
-from framework.wordings import lexicon_overlap, load_bank
+from framework.worlds.finite import FiniteOracle
+from framework.worlds.free_text import Phrasebook, load_phrasebook
+from framework.worlds.wordings import lexicon_overlap, load_bank
 
 WORDINGS = Path(model.__file__).parent / "wordings"
 TRAIN, TEST, FACTS = (load_bank(WORDINGS / f"{name}.yaml") for name in ("train", "test", "facts"))

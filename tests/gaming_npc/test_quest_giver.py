@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 from domains.gaming_npc.quest_giver import QuestGiver, QuestGiverWorld, model
 from domains.gaming_npc.quest_giver.model import ACTS, ASK, GOODBYE, GUILT, PRAISE, QUESTS, REST, SKIP, TYPES, Numbers, Session, SessionModel
 from framework.config import build_domain, load_domain
-from framework.environments import CHARSET
 from framework.errors import ConfigError
 from framework.oracles.finite import FiniteProcess
-from framework.wordings import lexicon_overlap, load_bank
+from framework.worlds.environments import CHARSET
+from framework.worlds.wordings import lexicon_overlap, load_bank
 
 WORDINGS = Path(model.__file__).parent / "wordings"
 TRAIN, TEST = load_bank(WORDINGS / "train.yaml"), load_bank(WORDINGS / "test.yaml")

@@ -19,7 +19,7 @@ from framework.lm.tfidf import TfidfEncoder
 from framework.policies.head import HeadPolicy
 from framework.rollout import observations, onwards, random_acts
 from framework.seeding import seed_everything
-from framework.wordings import load_bank
+from framework.worlds.wordings import load_bank
 
 pytest.importorskip("minigrid", reason="needs the extra 'minigrid'")
 from domains.minigrid.describer import Describer, allowed  # noqa: E402

@@ -10,10 +10,10 @@ import pytest
 from framework.config import load_domain
 from framework.errors import ConfigError, MissingExtraError
 from framework.evaluation import evaluate
-from framework.gym_worlds import GymWorld
 from framework.interfaces import Policy, World
 from framework.rollout import onwards, random_acts
 from framework.types import Bools, Ints, Observations
+from framework.worlds.gym_worlds import GymWorld
 
 pytest.importorskip("gym_anytrading", reason="needs the extra 'anytrading'")
 

@@ -13,15 +13,15 @@ from gymnasium.utils.env_checker import check_env
 
 from framework.conformance import check_domain
 from framework.constrained import check_limits
-from framework.environments import CHARSET
 from framework.errors import ConfigError
 from framework.evaluation import evaluate
-from framework.gym_worlds import GymWorld
 from framework.interfaces import Policy, World
-from framework.played import PlayedDomain
 from framework.rollout import Choose, onwards, random_acts
 from framework.seeding import episode_seed
 from framework.types import Bools, Ints, Observations
+from framework.worlds.environments import CHARSET
+from framework.worlds.gym_worlds import GymWorld
+from framework.worlds.played import PlayedDomain
 
 ACTS = ("left", "down", "right", "up")
 WAY = (0, 3, 3, 3, 0, 0, 0, 0, 3, 1, 0, 0, 0, 2, 1, 0)  # the best there is on slippery ice: it gets over in about three of four

@@ -14,9 +14,9 @@ from domains.healthcare.icu_sepsis.data import COLUMNS, LEVELS, STATES, SURVIVED
 from domains.healthcare.icu_sepsis.model import ACTS, GRADES, READINGS, SepsisModel
 from framework.config import load_domain
 from framework.errors import MissingExtraError
-from framework.free_text import load_phrasebook
 from framework.types import Floats, Reference
-from framework.wordings import lexicon_overlap, load_bank
+from framework.worlds.free_text import load_phrasebook
+from framework.worlds.wordings import lexicon_overlap, load_bank
 
 WORDINGS = Path(data.__file__).parent / "wordings"
 TRAIN, TEST, FACTS = (load_bank(WORDINGS / f"{name}.yaml") for name in ("train", "test", "facts"))

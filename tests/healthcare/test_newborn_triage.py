@@ -16,12 +16,12 @@ from gymnasium.utils.env_checker import check_env
 from domains.healthcare.newborn_triage import NewbornTriage, model
 from domains.healthcare.newborn_triage.model import DISEASES, FINDINGS, network
 from framework.config import load_domain
-from framework.environments import CHARSET
 from framework.errors import MissingExtraError
-from framework.free_text import load_phrasebook
-from framework.interview import Interview, InterviewOracle
 from framework.types import Floats, Reference
-from framework.wordings import lexicon_overlap, load_bank
+from framework.worlds.environments import CHARSET
+from framework.worlds.free_text import load_phrasebook
+from framework.worlds.interview import Interview, InterviewOracle
+from framework.worlds.wordings import lexicon_overlap, load_bank
 
 WORDINGS = Path(model.__file__).parent / "wordings"
 TRAIN, TEST, FACTS = (load_bank(WORDINGS / f"{name}.yaml") for name in ("train", "test", "facts"))

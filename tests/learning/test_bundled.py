@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import framework.lm
 from experiments.pretrain.student import Student
 from framework.config import load_domain
-from framework.demonstrations_source import Demonstrations
-from framework.generated import Sizes
+from framework.datasets.demonstrations import Demonstrations
+from framework.datasets.generated import Sizes
 
 BUNDLED = Path(framework.lm.__file__).with_name("bundled")
 

@@ -33,9 +33,9 @@ from framework.constrained import cautious_limits, cautious_prices, check_limits
 from framework.errors import ConfigError
 from framework.evaluation import Evaluation, evaluate
 from framework.interfaces import Learning
-from framework.interview import Interview
 from framework.oracles.information_state import Test as Question
 from framework.policies.head import HeadPolicy
+from framework.worlds.interview import Interview
 
 LIMIT = {"harm": 0.05}
 HARM = np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.8, 0.0, 0.0]])  # by colour: of risky, safe, idle

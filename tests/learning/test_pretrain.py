@@ -24,7 +24,7 @@ from framework.assemble import assemble
 from framework.config import CONF, load_domain
 from framework.interfaces import Domain
 from framework.types import Conversation, Message
-from framework.wordings import load_bank
+from framework.worlds.wordings import load_bank
 
 SMALL = (  # seconds on any machine
     "experiment.text={characters: 500000, sources: [], held_out: 40, shares: {demonstrations: 2, episodes: 2, observations: 1, reading: 2, data: 0, talk: 3}}",

@@ -23,13 +23,13 @@ from framework.config import CONF, build
 from framework.departure import departure
 from framework.evaluation import evaluate
 from framework.interfaces import Learning
-from framework.interview import Interview, InterviewDomain, InterviewWorld
 from framework.lm.tfidf import TfidfEncoder
 from framework.oracles.information_state import Test as Question  # under its own name pytest would collect it
 from framework.policies.head import HeadPolicy
 from framework.rewards.gold import Gold
 from framework.rollout import observations
 from framework.seeding import seed_everything
+from framework.worlds.interview import Interview, InterviewDomain, InterviewWorld
 
 COLOURS = ("red", "green", "blue")
 SHADES = {"red": ("scarlet", "crimson"), "green": ("emerald", "olive"), "blue": ("navy", "azure")}

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from framework.agreement import Truth, agreement, best_of, hits, label_losses, reliability
+from framework.preferences.agreement import Truth, agreement, best_of, hits, label_losses, reliability
 
 AHEAD = np.array([2.0, -1.0, 0.0, 3.0, 0.5])
 TRUTH = Truth(np.array([1.0, 1.0, 1.0, 0.0, 0.5]), np.array([0.9, 0.6, 0.8, 0.3, 0.5]), np.array([4.0, 1.0, 2.0, -3.0, 0.0]))

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framework.bayes_net import read_bif
 from framework.data_packages import package_file
+from framework.worlds.bayes_net import read_bif
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,7 +78,7 @@ def test_random_networks_against_the_product_of_all_tables(tmp_path: Path) -> No
 ASK = """
 import sys
 from pathlib import Path
-from framework.bayes_net import read_bif
+from framework.worlds.bayes_net import read_bif
 net = read_bif(Path(sys.argv[1]))
 print([net.joint(["Disease", name]).tolist() for name in ("LowerBodyO2", "RUQO2", "CO2Report", "XrayReport", "GruntingReport", "LVHreport", "Age")])
 """

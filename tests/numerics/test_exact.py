@@ -15,13 +15,13 @@ from experiments.exact_gradient import rows
 from framework.algorithms.policy_gradient import PolicyGradient
 from framework.algorithms.turns import Batch
 from framework.config import CONF, build
-from framework.estimators import Batches, Episodes, Estimator, menu, per_episode, sample, turn_index, turn_index_corrected
-from framework.exact import Accuracy, Tables, accuracy, coordinates, scores, solve
+from framework.gradients.estimators import Batches, Episodes, Estimator, menu, per_episode, sample, turn_index, turn_index_corrected
+from framework.gradients.exact import Accuracy, Tables, accuracy, coordinates, scores, solve
+from framework.gradients.quarry import ACTS, Quarry, QuarryModel
 from framework.interfaces import Learning
 from framework.lm.adapters import Lora
 from framework.lm.causal import CausalLM
 from framework.policies.likelihood import LikelihoodPolicy
-from framework.quarry import ACTS, Quarry, QuarryModel
 
 LAYERS = 4
 MODEL, TABLES = QuarryModel(LAYERS), Tables.of(QuarryModel(LAYERS))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from framework.finite import FiniteOracle
-from framework.interview import Interview, InterviewOracle
 from framework.oracles.finite import DecisionModel, Outcome, State
 from framework.oracles.information_state import Test as Question
 from framework.types import Bools, Floats
+from framework.worlds.finite import FiniteOracle
+from framework.worlds.interview import Interview, InterviewOracle
 
 N, A = 4, 3  # states and acts
 SEEDS = range(5)

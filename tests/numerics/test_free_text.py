@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
-from framework.free_text import FreeTextWorld, Phrasebook, free_text, grounds_of, load_phrasebook, sentences
-from framework.interview import Interview, InterviewDomain, InterviewWorld
 from framework.oracles.information_state import Test as Question
 from framework.types import Grounds
+from framework.worlds.free_text import FreeTextWorld, Phrasebook, free_text, grounds_of, load_phrasebook, sentences
+from framework.worlds.interview import Interview, InterviewDomain, InterviewWorld
 
 ACTS = ("ask_sky", "boots", "shoes")
 BOOK: dict[str, Any] = {

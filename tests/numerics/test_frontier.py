@@ -15,11 +15,11 @@ import torch
 
 from experiments.frontier import Frontier
 from framework.errors import ConfigError
-from framework.exact import Tables, Truth, solve
 from framework.experiment import Run
-from framework.frontier import climb, fitted
+from framework.gradients.exact import Tables, Truth, solve
+from framework.gradients.quarry import Quarry, QuarryModel
 from framework.oracles.finite import FiniteProcess
-from framework.quarry import Quarry, QuarryModel
+from framework.oracles.frontier import climb, fitted
 from framework.types import Floats
 
 MODEL = QuarryModel(4)

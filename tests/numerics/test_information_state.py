@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from framework.interview import Interview, InterviewOracle
 from framework.oracles.information_state import InformationStateDP
 from framework.oracles.information_state import Test as Question  # under its own name pytest would collect it
 from framework.types import Floats
+from framework.worlds.interview import Interview, InterviewOracle
 
 SEEDS = range(6)
 Seen = tuple[tuple[int, int], ...]  # (test, outcome within the version in force) in the order they were made

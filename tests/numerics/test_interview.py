@@ -10,8 +10,8 @@ import pytest
 from framework.config import load_domain
 from framework.evaluation import Evaluation, evaluate
 from framework.interfaces import Oracle, Policy
-from framework.interview import InterviewDomain
 from framework.types import Floats, Ints, Observations
+from framework.worlds.interview import InterviewDomain
 
 EPISODES = 2_000
 

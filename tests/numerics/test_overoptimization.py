@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from framework.agreement import best_of
-from framework.overoptimization import FORMS, budget, chances, climbed, coefficients, divergence, read, spread
+from framework.preferences.agreement import best_of
+from framework.preferences.overoptimization import FORMS, budget, chances, climbed, coefficients, divergence, read, spread
 from framework.types import Estimate
 
 SIZES = [1, 2, 4, 8, 16, 32, 64]

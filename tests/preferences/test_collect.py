@@ -16,14 +16,14 @@ from runs import QUICK, built_here, start_here
 from runs import SMALL as SMALL_RUN
 
 from experiments.collect_preferences import COURTESIES
-from framework.behaviours import Behaviour, Played, Role, Stage
 from framework.config import load_domain
+from framework.datasets import SPLITS
 from framework.datasets.preferences import PreferenceFile
 from framework.errors import ConfigError
-from framework.free_text import load_phrasebook
+from framework.preferences.behaviours import Behaviour, Played, Role, Stage
 from framework.seeding import episode_seed
+from framework.worlds.free_text import load_phrasebook
 
-SPLITS = ("train", "validation", "test")
 SMALL = (
     *QUICK,
     "experiment=collect_preferences",

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from framework.config import CONF, build
 from framework.errors import ConfigError
-from framework.teachers import Pool, Segment, Teacher, courtesy, fit_teacher, words
+from framework.preferences.teachers import Pool, Segment, Teacher, courtesy, fit_teacher, words
 
 PLAIN: dict[str, Any] = {
     "gold": "reward",
@@ -147,5 +147,5 @@ def test_a_crowd_is_right_as_often_as_is_said() -> None:
 )
 def test_settings_are_checked(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        build({"_target_": "framework.teachers.Teacher", **PLAIN, **settings}, "teacher")
+        build({"_target_": "framework.preferences.teachers.Teacher", **PLAIN, **settings}, "teacher")
     assert told in str(raised.value)

@@ -132,7 +132,7 @@ def test_cuda_where_there_is_none(start: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("lm=local", "lm.path=/nonexistent"), "lm.path: '/nonexistent'"),
+        (("lm=local", "lm.path=/nonexistent"), "lm.path: no directory /nonexistent"),
         (("lm=local", f"lm.path={Path(__file__).parent}"), "lm.path: .*reliability"),  # a directory without a model
         (("lm.layers=[99]",), "lm.layers: .*6 layers, so 99"),
         (("lm.sha256=abc",), "lm.sha256: .*not the published abc"),

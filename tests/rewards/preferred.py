@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from framework.fitted_reward import Fitting
 from framework.interfaces import Learning
 from framework.lm.tfidf import TfidfEncoder
-from framework.turn_network import Shape
+from framework.preferences.fitted_reward import Fitting
+from framework.preferences.turn_network import Shape
 from framework.types import Conversation, Message, Preference
 
 WORTH = {"it rains": -1.0, "the sun shines": 1.5, "there is wind": 0.5, "the sea is calm": 1.0, "the mast is broken": -2.0}

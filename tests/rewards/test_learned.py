@@ -15,18 +15,18 @@ from preferred import FITTING, SMALL, learning, preferences, reader, worth
 
 from framework.checkpoint import save_checkpoint
 from framework.config import load_domain
-from framework.courses import score_courses, turns_of
 from framework.errors import CheckpointError, ConfigError, DataError, TrainingError
-from framework.fitted_reward import Fitting
 from framework.interfaces import Learning
 from framework.lm.tfidf import TfidfEncoder
 from framework.losses import bradley_terry
-from framework.rewarded import RewardedWorld
+from framework.preferences.courses import score_courses, turns_of
+from framework.preferences.fitted_reward import Fitting
+from framework.preferences.turn_network import Imitation, Seen, Shape
+from framework.preferences.turn_reward import Pairs, TurnReward, preference_losses
 from framework.rewards.bradley_terry import BradleyTerry
 from framework.rewards.ensemble import Aggregation, Ensemble, combined
-from framework.turn_network import Imitation, Seen, Shape
-from framework.turn_reward import Pairs, TurnReward, preference_losses
 from framework.types import Conversation, Message, Preference, Step
+from framework.worlds.rewarded import RewardedWorld
 
 PAIRS = preferences(1_500, seed=1)
 HELD_OUT = preferences(600, seed=2)

@@ -10,16 +10,16 @@ import pytest
 
 from framework.config import build, load_domain
 from framework.errors import ConfigError
-from framework.exploration import ExploringStarts
 from framework.interfaces import RewardModel
 from framework.ledger import Account
-from framework.rewarded import RewardedWorld, announce
 from framework.rewards.composite import Composite
 from framework.rewards.function import FunctionReward
 from framework.rewards.gold import Gold
 from framework.rewards.guard import Guard
 from framework.rewards.proxy import Proxy
 from framework.types import Floats, Reply, Step
+from framework.worlds.exploration import ExploringStarts
+from framework.worlds.rewarded import RewardedWorld, announce
 
 TURNS = [Step("a", "ask", {"turn": -1.0, "sale": 3.0}, {}, 4.0), Step("b", "stop", {}, {"format": 1.0}, -2.0), Step("c", "ask", {"turn": -1.0}, {}, 1.0)]
 

@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 
 from framework.config import CONF, load_domain, options
 from framework.errors import ConfigError
+from framework.gradients.quarry import Quarry
 from framework.interfaces import Domain
-from framework.quarry import Quarry
-from framework.rewarded import RewardedWorld
 from framework.rewards.regret import Regret
 from framework.rollout import random_acts
 from framework.seeding import episode_seed
 from framework.types import Step
+from framework.worlds.rewarded import RewardedWorld
 
 DIG, BLAST, LEAVE = "dig", "blast", "leave"
 LAST_SOFT, LAST_HARD = (4, 0), (4, 1)

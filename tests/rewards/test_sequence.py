@@ -19,15 +19,15 @@ from micro import write_micro
 
 from framework.checkpoint import save_checkpoint
 from framework.config import load_domain
-from framework.courses import turns_of
 from framework.errors import CheckpointError, ConfigError, TrainingError
-from framework.fitted_reward import Fitting
 from framework.interfaces import Learning
 from framework.lm.adapters import Full, Lora
 from framework.lm.causal import CausalLM
-from framework.rewarded import RewardedWorld
+from framework.preferences.courses import turns_of
+from framework.preferences.fitted_reward import Fitting
 from framework.rewards.sequence import Pairs, SequenceReward, backward, ends_of, fitting_in, turn_tokens
 from framework.types import Conversation, Message, Preference, Step, Tokens
+from framework.worlds.rewarded import RewardedWorld
 
 FITTING = Fitting(epochs=1, batch_size=16, learning_rate=3e-3, weight_decay=0.0, centring=0.01, margin=0.0)
 ADAPTERS = {"full": Full, "lora": Lora, "frozen": lambda: None}

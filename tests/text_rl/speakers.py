@@ -16,13 +16,13 @@ from framework.algorithms.policy_gradient import PolicyGradient
 from framework.algorithms.sft import SFT
 from framework.algorithms.turns import play
 from framework.config import CONF, build
-from framework.environments import TextWorld
 from framework.interfaces import Domain, Learning, Oracle, Progress, SpeakingPolicy
 from framework.lm.adapters import Full, Lora
 from framework.lm.causal import CausalLM
 from framework.policies.generative import GenerativePolicy
 from framework.policies.likelihood import LikelihoodPolicy
 from framework.types import Conversation, Floats, Ints, Message, Reference, Transition
+from framework.worlds.environments import TextWorld
 
 ACTS = ("left", "right", "stay")
 CPU = torch.device("cpu")

@@ -26,11 +26,11 @@ from framework.interfaces import Learning, Policy
 from framework.lm.adapters import Full
 from framework.lm.causal import CausalLM
 from framework.policies.generative import GenerativePolicy
-from framework.prompts import Answers, Prompts
-from framework.rewarded import RewardedWorld, announce
 from framework.rewards.graders import Graders
 from framework.seeding import episode_seed
 from framework.types import Ints, Observations, Reply
+from framework.worlds.prompts import Answers, Prompts
+from framework.worlds.rewarded import RewardedWorld, announce
 
 ROWS = [(f"Say {word}", word, f"{number}") for number, word in enumerate(["left", "right", "stay", "up", "down", "here", "there", "on", "off", "out"] * 2)]
 CHECK = "{type: string_check, input: '{{ sample.output_text }}', reference: '{{ item.completion }}', operation: eq}"

@@ -20,9 +20,9 @@ from runs import QUICK, start_here
 from framework.errors import ConfigError, DataError
 from framework.experiment import Interrupted
 from framework.lm.causal import CausalLM
-from framework.preferring import answers_of, common_prompt, divergence, draw, encode_pairs, liking_scores, with_prompts
-from framework.tables import departures
-from framework.tables.finished import rows
+from framework.reports.tables import departures
+from framework.reports.tables.finished import rows
+from framework.tuning.preferring import answers_of, common_prompt, divergence, draw, encode_pairs, liking_scores, with_prompts
 from framework.types import Conversation, Liking, Message, Pair, Preference, Tokens
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from domains.customer_service.brand_voice.voice import WORDINGS, Card, Style, cards, say
 from framework.config import NonNegativeCount
-from framework.generated import GeneratedSource, Sizes, one
+from framework.datasets.generated import GeneratedSource, Sizes, one
 from framework.statistics import bootstrap
 from framework.types import Conversation, Estimate, Message
-from framework.wordings import load_bank
+from framework.worlds.wordings import load_bank
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _FACTS = ("order", "amount", "city", "day", "person", "item")

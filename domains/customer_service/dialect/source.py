@@ -10,10 +10,10 @@ import numpy as np
 
 from domains.customer_service.dialect.words import WORDINGS, Sentence, spellings, tokens
 from framework.config import NonNegativeCount
-from framework.generated import GeneratedSource, Sizes, one
+from framework.datasets.generated import GeneratedSource, Sizes, one
 from framework.statistics import bootstrap
 from framework.types import Conversation, Estimate, Message
-from framework.wordings import bank_of
+from framework.worlds.wordings import bank_of
 
 _KINDS = (("differs",), ("differs", "same"), ("same", "differs"), ("differs", "differs"), ("same", "same"))
 

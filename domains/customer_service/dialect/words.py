@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from framework.datasets.generated import one
 from framework.errors import MissingExtraError
-from framework.generated import one
-from framework.wordings import load_bank
+from framework.worlds.wordings import load_bank
 
 WORDINGS = Path(__file__).parent / "wordings"
 _TOKEN = re.compile(r"\w+|[^\w\s]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from framework.wordings import Bank
+from framework.worlds.wordings import Bank
 
 # topic -> how a fact of it is written, and the numbers it may hold
 TOPICS: Mapping[str, tuple[str, Sequence[str]]] = {

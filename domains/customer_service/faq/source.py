@@ -10,11 +10,11 @@ import numpy as np
 
 from domains.customer_service.faq.facts import KINDS, TOPICS, admits_ignorance, check, facts_in
 from framework.config import Fraction, NonNegativeCount
-from framework.controls import closest_line
-from framework.generated import GeneratedSource, Sizes, one
+from framework.datasets.controls import closest_line
+from framework.datasets.generated import GeneratedSource, Sizes, one
 from framework.statistics import bootstrap
 from framework.types import Conversation, Estimate, Message
-from framework.wordings import bank_of, load_bank
+from framework.worlds.wordings import bank_of, load_bank
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _LINES = (4, 6)  # of a policy, at least and at most

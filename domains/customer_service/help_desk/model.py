@@ -15,11 +15,11 @@ from functools import cache
 
 import numpy as np
 
-from framework.bayes_net import BayesNet, read_bif
 from framework.config import Fraction, Positive
 from framework.data_packages import package_file
 from framework.oracles.finite import DecisionModel, Outcome, State
 from framework.types import Bools, Floats
+from framework.worlds.bayes_net import BayesNet, read_bif
 
 CONNECTIONS = ("local", "network")
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from domains.customer_service.help_desk.model import ACTS, CHECKS, DISPATCH, ELSEWHERE, PROFILES, REPAIRS, Desk, Numbers
 from framework.config import Count, Fraction, NonNegative, Positive
-from framework.environments import TextWorld
-from framework.finite import FiniteDomain
-from framework.free_text import grounds_of
 from framework.types import Bools, Floats, Grounds, Transition
-from framework.wordings import Bank, bank_of, load_bank, pick
+from framework.worlds.environments import TextWorld
+from framework.worlds.finite import FiniteDomain
+from framework.worlds.free_text import grounds_of
+from framework.worlds.wordings import Bank, bank_of, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _T = len(CHECKS)

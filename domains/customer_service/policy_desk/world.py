@@ -36,10 +36,10 @@ from domains.customer_service.policy_desk.model import (
 )
 from domains.customer_service.policy_desk.shop import Shop, Ticket, stock
 from framework.config import Count, Fraction, NonNegative, NonNegativeCount
-from framework.environments import TextWorld
-from framework.finite import FiniteDomain
 from framework.types import Bools, Grounds, Transition
-from framework.wordings import Bank, bank_of, pick
+from framework.worlds.environments import TextWorld
+from framework.worlds.finite import FiniteDomain
+from framework.worlds.wordings import Bank, bank_of, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _MAX_STEPS = 12  # a legal episode has at most 9 acts: both checks, five sources, a promise, an ending

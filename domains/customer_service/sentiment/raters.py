@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from domains.customer_service.sentiment.source import Sentiment
-from framework.teachers import fit_teacher
+from framework.preferences.teachers import fit_teacher
 from framework.types import Floats
 
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from framework.config import NonNegativeCount
-from framework.controls import controls, ridge
 from framework.data_packages import source_distribution
+from framework.datasets import SPLITS
+from framework.datasets.controls import controls, ridge
 from framework.errors import DataError
-from framework.generated import SPLITS
 from framework.interfaces import DataSource
 from framework.statistics import bootstrap, correlation
 from framework.types import Conversation, Estimate, Message

@@ -12,9 +12,9 @@ import numpy as np
 
 from domains.finance.credit_desk.data import DOCUMENTS, FREE, applicants
 from framework.config import Fraction, NonNegative, Positive
-from framework.interview import Interview
 from framework.oracles.information_state import Test
 from framework.types import Floats, Ints
+from framework.worlds.interview import Interview
 
 DECISIONS = ("approve", "approve_reduced", "decline")
 PROFILES = tuple(len(values) for values in FREE.values())

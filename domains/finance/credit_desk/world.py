@@ -15,10 +15,10 @@ import numpy as np
 from domains.finance.credit_desk.data import DOCUMENTS, FREE, HELD_OUT, Applicants, applicants
 from domains.finance.credit_desk.model import PROFILES, Numbers, interview
 from framework.config import Count, NonNegative, Positive
-from framework.free_text import grounds_of
-from framework.interview import Interview, InterviewDomain, InterviewWorld
 from framework.types import Grounds
-from framework.wordings import Bank, bank_of, load_bank, pick
+from framework.worlds.free_text import grounds_of
+from framework.worlds.interview import Interview, InterviewDomain, InterviewWorld
+from framework.worlds.wordings import Bank, bank_of, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 

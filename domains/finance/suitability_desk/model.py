@@ -12,9 +12,9 @@ import numpy as np
 
 from framework.config import Fraction, NonNegative, Positive
 from framework.data_packages import package_file
-from framework.interview import Interview
 from framework.oracles.information_state import Test
 from framework.types import Floats, Ints
+from framework.worlds.interview import Interview
 
 ATTITUDES = ("averse", "cautious", "balanced", "bold")
 CAPACITIES = ("low", "medium", "high")

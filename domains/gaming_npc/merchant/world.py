@@ -33,11 +33,11 @@ from domains.gaming_npc.merchant.model import (
     Shares,
 )
 from framework.config import Count, Fraction, NonNegative
-from framework.environments import TextWorld
-from framework.finite import FiniteDomain
-from framework.free_text import grounds_of
 from framework.types import Bools, Grounds, Transition
-from framework.wordings import Bank, bank_of, load_bank, pick
+from framework.worlds.environments import TextWorld
+from framework.worlds.finite import FiniteDomain
+from framework.worlds.free_text import grounds_of
+from framework.worlds.wordings import Bank, bank_of, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _SPARE_TURNS = 2  # in which nothing was said that is an act

@@ -29,11 +29,11 @@ from domains.gaming_npc.quest_giver.model import (
     SessionModel,
 )
 from framework.config import Count, Fraction, NonNegative
-from framework.environments import TextWorld
-from framework.finite import FiniteDomain
-from framework.free_text import grounds_of
 from framework.types import Bools, Floats, Grounds, Transition
-from framework.wordings import Bank, bank_of, load_bank, pick
+from framework.worlds.environments import TextWorld
+from framework.worlds.finite import FiniteDomain
+from framework.worlds.free_text import grounds_of
+from framework.worlds.wordings import Bank, bank_of, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _CLOCK = "no one two three four five six seven eight nine ten eleven twelve".split()  # rounds

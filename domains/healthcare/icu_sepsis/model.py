@@ -11,9 +11,9 @@ import numpy as np
 
 from domains.healthcare.icu_sepsis.data import COLUMNS, LEVELS, STATES, SURVIVED, records
 from framework.config import Fraction, NonNegative
-from framework.finite import FiniteOracle
 from framework.oracles.finite import DecisionModel, FiniteProcess, Outcome, State
 from framework.types import Bools, Floats, Ints
+from framework.worlds.finite import FiniteOracle
 
 FLUIDS = ("no", "small", "moderate", "large", "maximal")
 PRESSORS = ("no", "light", "medium", "strong", "extreme")

@@ -12,11 +12,11 @@ import numpy as np
 from domains.healthcare.icu_sepsis.data import STATES
 from domains.healthcare.icu_sepsis.model import GRADES, READINGS, Numbers, SepsisModel, SepsisOracle
 from framework.config import Count, Fraction, NonNegative
-from framework.environments import TextWorld
-from framework.finite import FiniteDomain, FiniteOracle
-from framework.free_text import grounds_of
 from framework.types import Bools, Grounds, Transition
-from framework.wordings import Bank, bank_of, load_bank
+from framework.worlds.environments import TextWorld
+from framework.worlds.finite import FiniteDomain, FiniteOracle
+from framework.worlds.free_text import grounds_of
+from framework.worlds.wordings import Bank, bank_of, load_bank
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _OUTCOMES = ("outcome: the patient dies within ninety days", "outcome: the patient is alive after ninety days")

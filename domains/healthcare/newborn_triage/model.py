@@ -7,12 +7,12 @@ from functools import cache
 
 import numpy as np
 
-from framework.bayes_net import BayesNet, read_bif
 from framework.config import Fraction, NonNegative, Positive
 from framework.data_packages import package_file
-from framework.interview import Interview
 from framework.oracles.information_state import Test
 from framework.types import Bools, Floats, Ints
+from framework.worlds.bayes_net import BayesNet, read_bif
+from framework.worlds.interview import Interview
 
 # Variable of the network that each finding is the report of, and our names of its states, in the network's order.
 FINDINGS = {

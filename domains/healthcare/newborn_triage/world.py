@@ -9,10 +9,10 @@ import numpy as np
 
 from domains.healthcare.newborn_triage.model import FINDINGS, Numbers, interview
 from framework.config import Count, Fraction, NonNegative
-from framework.free_text import grounds_of
-from framework.interview import Interview, InterviewDomain, InterviewWorld
 from framework.types import Grounds
-from framework.wordings import Bank, bank_of, load_bank, pick
+from framework.worlds.free_text import grounds_of
+from framework.worlds.interview import Interview, InterviewDomain, InterviewWorld
+from framework.worlds.wordings import Bank, bank_of, load_bank, pick
 
 _WORDINGS = Path(__file__).parent / "wordings"
 _LABELS = {"grunting": "breathing", "blood_gas": "blood gas", "film": "chest film", "ecg": "ECG", "leg_oxygen": "leg oxygen", "arm_oxygen": "arm oxygen"}

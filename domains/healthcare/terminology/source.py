@@ -10,9 +10,9 @@ import numpy as np
 
 from domains.healthcare.terminology.ontology import Term, ontology
 from framework.config import Fraction, NonNegativeCount
-from framework.controls import controls, nearest
+from framework.datasets import SPLITS
+from framework.datasets.controls import controls, nearest
 from framework.errors import ConfigError, near
-from framework.generated import SPLITS
 from framework.interfaces import DataSource
 from framework.statistics import bootstrap
 from framework.types import Conversation, Estimate, Message

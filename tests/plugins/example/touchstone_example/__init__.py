@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from framework.config import Fraction, NonNegative
-from framework.interview import Interview, InterviewDomain, InterviewWorld
 from framework.oracles.information_state import Test
 from framework.types import Ints, Step
+from framework.worlds.interview import Interview, InterviewDomain, InterviewWorld
 
 # how a throw is announced, and what is seen where heads or tails is up; the words of the test split are its own
 WORDS = {

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from framework.config import Count, NonNegativeCount
-from framework.controls import controls
+from framework.datasets import SPLITS
+from framework.datasets.controls import controls
 from framework.errors import ConfigError
 from framework.interfaces import DataSource
 from framework.types import Conversation
 
-SPLITS = ("train", "validation", "test")
 _DRAWS = 50  # a row, before a split is said to be larger than what there is to say
 
 
@@ -55,7 +55,7 @@ class GeneratedSource(DataSource):
         return self._rows[split]
 
     def baselines(self, split: str) -> Mapping[str, Sequence[str]]:
-        """The two controls of `framework.controls`."""
+        """The two controls of `framework.datasets.controls`."""
         return controls(self.conversations("train"), self.conversations(split))
 
     def _fresh(self, split: str, rng: np.random.Generator) -> list[Conversation]:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from framework.checkpoint import open_checkpoint
 from framework.config import Count, NonNegative, Positive
-from framework.courses import Turn
 from framework.errors import ConfigError, DataError, TrainingError
 from framework.interfaces import LearnedReward, Learning
 from framework.losses import bradley_terry
+from framework.preferences.courses import Turn
 from framework.types import Floats, Ints, Preference, Step
 
 RECORD = "reward.json"

@@ -111,7 +111,7 @@ def fit_picture(
         training: updates, and the mean training loss since the point before.
         validation: updates, and the loss on the validation pairs there.
         best: update that was kept.
-        reliability: as `framework.agreement.reliability` gives it.
+        reliability: as `framework.preferences.agreement.reliability` gives it.
         title: what was fitted.
         path: a PNG file.
     """

@@ -9,11 +9,11 @@ from statistics import fmean
 from typing import Any
 
 from framework.checkpoint import open_checkpoint, save_checkpoint
+from framework.datasets import SPLITS
 from framework.errors import CheckpointError, ConfigError
 from framework.experiment import Experiment, Interrupted, Run, Stop
 from framework.interfaces import Learning, Tuning
 from framework.progress import progress
-from framework.tuning_summary import SPLITS
 from framework.types import Estimate
 
 

@@ -13,13 +13,13 @@ import gymnasium
 import numpy as np
 
 from framework.config import Count
-from framework.environments import TextWorld
 from framework.errors import ConfigError
 from framework.interfaces import DataSource, Speech, World
-from framework.played import PlayedDomain
 from framework.rollout import Choose
 from framework.seeding import episode_number
 from framework.types import Bools, Conversation, Floats, Message, Transition
+from framework.worlds.environments import TextWorld
+from framework.worlds.played import PlayedDomain
 
 
 class Answers(Speech):

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding_bag, layer_norm
 
 from framework.config import Count, Fraction
-from framework.courses import Turn
-from framework.familiar import distance, fitted_to
 from framework.lm.encoder import LineEncoder
 from framework.lm.lines import LineTable
+from framework.preferences.courses import Turn
+from framework.preferences.mahalanobis import distance, fitted_to
 from framework.types import Ints
 
 
@@ -167,11 +167,11 @@ class TurnNetwork(nn.Module):
 
     @torch.no_grad()
     def remember(self, numbers: Sequence[Ints]) -> None:
-        """Keeps where the turns lie that it was fitted to, see `framework.familiar`."""
+        """Keeps where the turns lie that it was fitted to, see `framework.preferences.mahalanobis`."""
         self.centre, self.precision = fitted_to(self.networks.embed(self.see(numbers)))
 
     def judge(self, numbers: Sequence[Ints]) -> tuple[Tensor, Tensor]:
-        """Scores `[T, M]`, and how far turns lie from those remembered, `[T]`, mean over members, see `framework.familiar`."""
+        """Scores `[T, M]`, and how far turns lie from those remembered, `[T]`, mean over members, see `framework.preferences.mahalanobis`."""
         embedded = self.networks.embed(self.see(numbers))
         scores: Tensor = self.networks.score(embedded).T
         return scores, distance(embedded, self.centre, self.precision).mean(dim=0)

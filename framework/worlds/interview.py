@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from framework.environments import TextWorld
 from framework.interfaces import Domain, Oracle
 from framework.oracles.constrained import constrained_occupancy
 from framework.oracles.information_state import InformationStateDP, Solution, Test
 from framework.types import Bools, Floats, Ints, Reference, Transition
+from framework.worlds.environments import TextWorld
 
 
 @dataclass(frozen=True)

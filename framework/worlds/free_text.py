@@ -30,11 +30,11 @@ import gymnasium
 import numpy as np
 import yaml
 
-from framework.environments import CHARSET
 from framework.interfaces import Domain, Speech, World
 from framework.seeding import episode_seed
 from framework.types import Grounds
-from framework.wordings import Bank
+from framework.worlds.environments import CHARSET
+from framework.worlds.wordings import Bank
 
 MAX_RUBRIC = 0.2  # of what lies between random acts and the optimum
 _MAX_WORDS = 80

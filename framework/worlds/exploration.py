@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from framework.interfaces import World
-from framework.rewarded import RewardedWorld
+from framework.worlds.rewarded import RewardedWorld
 
 
 class ExploringStarts(gymnasium.Wrapper[str, int, str, int]):

@@ -9,16 +9,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from framework.overoptimization import budget, coefficients
+from framework.preferences.overoptimization import budget, coefficients
+from framework.reports.tables.finished import Row
+from framework.reports.tables.sheets import Sheet, seeds_of, shown
 from framework.statistics import bootstrap
-from framework.tables.finished import Row
-from framework.tables.sheets import Sheet, seeds_of, shown
 from framework.types import Estimate, Floats
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-_FORM = "rl"  # d(α − β log d), of those in `framework.overoptimization`
+_FORM = "rl"  # d(α − β log d), of those in `framework.preferences.overoptimization`
 _PAID = {"gold": "#1b7837", "reward": "#b2182b"}
 
 
@@ -31,8 +31,8 @@ def went(row: Row) -> bool:
 def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
     """World by world: a line for each look at each policy, then where gold was highest, then the form of Gao and others fitted to each seed's looks.
 
-    How much more was promised than kept, the area of `framework.overoptimization.Climb`, is not told: gold and a fitted reward have units of their own,
-    and what is kept of a look are means of both, not the spread over courses of one start by which both could be measured.
+    How much more was promised than kept, the area of `framework.preferences.overoptimization.Climb`, is not told: gold and a fitted reward have units
+    of their own, and what is kept of a look are means of both, not the spread over courses of one start by which both could be measured.
     """
     for world in dict.fromkeys(row.subject for row in rows):
         here = [row for row in rows if row.subject == world and went(row)]

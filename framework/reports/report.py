@@ -18,7 +18,7 @@ from rich.console import Console
 from framework.evaluation import Evaluation
 from framework.experiment import Run, write_json
 from framework.ledger import told_in_words
-from framework.tables.sheets import Sheet
+from framework.reports.tables.sheets import Sheet
 from framework.types import Episode, Step
 
 _TEMPLATES = Environment(

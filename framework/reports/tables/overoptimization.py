@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from framework.overoptimization import Climb, divergence, read
-from framework.tables.sheets import Sheet, shown
+from framework.preferences.overoptimization import Climb, divergence, read
+from framework.reports.tables.sheets import Sheet, shown
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

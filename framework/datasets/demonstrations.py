@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from framework.config import Fraction, NonNegativeCount
-from framework.free_text import load_phrasebook, sentences
-from framework.generated import GeneratedSource, Sizes
+from framework.datasets.generated import GeneratedSource, Sizes
 from framework.interfaces import Domain
 from framework.statistics import bootstrap
 from framework.types import Conversation, Estimate, Message
+from framework.worlds.free_text import load_phrasebook, sentences
 
 
 class Demonstrations(GeneratedSource):

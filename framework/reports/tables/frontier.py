@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 
-from framework.frontier import Path
+from framework.oracles.frontier import Path
+from framework.reports.tables.sheets import Sheet, shown
 from framework.statistics import bootstrap
-from framework.tables.sheets import Sheet, shown
 
 if TYPE_CHECKING:
     from pathlib import Path as File

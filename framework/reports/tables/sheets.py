@@ -13,8 +13,8 @@ from textwrap import fill
 import matplotlib
 from rich.table import Table
 
+from framework.reports.tables.finished import COST, LEADS, SCORES, VALIDATION_LOSS, WITHIN, Row, main_score
 from framework.statistics import bootstrap
-from framework.tables.finished import COST, LEADS, SCORES, VALIDATION_LOSS, WITHIN, Row, main_score
 from framework.types import Estimate
 
 matplotlib.use("Agg")

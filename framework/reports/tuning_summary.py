@@ -11,14 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from framework.answering import Answers
+from framework.datasets import SPLITS
 from framework.experiment import Run
-from framework.preferring import Verdict
-from framework.report import write_page
-from framework.tables.finished import loss_name
+from framework.reports.report import write_page
+from framework.reports.tables.finished import loss_name
+from framework.tuning.answering import Answers
+from framework.tuning.preferring import Verdict
 from framework.types import Estimate
 
-SPLITS = ("train", "validation", "test")
 _SHOWN = 12  # rows of the report's side-by-side
 
 

@@ -9,11 +9,11 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from framework.errors import ConfigError, near
-from framework.free_text import Phrasebook
-from framework.given_away import cut_short
 from framework.interfaces import Domain, Policy, World
-from framework.teachers import Segment, courtesy, words
+from framework.preferences.teachers import Segment, courtesy, words
 from framework.types import Bools, Floats, Grounds, Ints, Observations
+from framework.worlds.free_text import Phrasebook
+from framework.worlds.given_away import cut_short
 
 POLICY = "policy"  # the name of a learnt policy among the behaviours
 Name = TypeVar("Name", bound=str)

@@ -8,13 +8,13 @@ from itertools import islice
 
 import numpy as np
 
-from framework.behaviours import Behaviour, Played, Role, Stage, chosen_by_lot
-from framework.courses import Turn
 from framework.errors import ConfigError
 from framework.interfaces import Domain
+from framework.preferences.behaviours import Behaviour, Played, Role, Stage, chosen_by_lot
+from framework.preferences.courses import Turn
+from framework.preferences.teachers import Pool, Teacher, words
 from framework.progress import Tell
 from framework.seeding import episode_seed
-from framework.teachers import Pool, Teacher, words
 from framework.types import Conversation, Floats, Ints, Message, Preference
 
 _BLOCK = 128  # pairs played side by side

@@ -96,7 +96,7 @@ class PlayedOracle(Oracle):
 class PlayedDomain(Domain):
     """A domain that has an expert instead of an oracle.
 
-    A subclass says who the expert is, names its acts and makes its worlds (`framework.gym_worlds.GymWorld` wraps those of gymnasium).
+    A subclass says who the expert is, names its acts and makes its worlds (`framework.worlds.gym_worlds.GymWorld` wraps those of gymnasium).
 
     Args:
         episodes: of each split in which random acts and the expert are played for comparison.

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from framework.config import Count, NonNegative, differences, flat
-from framework.courses import Turn, turns_of
 from framework.errors import CheckpointError
-from framework.fitted_reward import ACTS, RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
 from framework.interfaces import Learning
 from framework.lm.encoder import LineEncoder
-from framework.turn_network import Imitation, Shape, TurnNetwork
+from framework.preferences.courses import Turn, turns_of
+from framework.preferences.fitted_reward import ACTS, RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
+from framework.preferences.turn_network import Imitation, Shape, TurnNetwork
 from framework.types import Floats, Ints, Preference
 
 _WEIGHTS = "reward.safetensors"

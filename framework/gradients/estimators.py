@@ -2,7 +2,7 @@
 
 An estimator is an advantage for every turn and a weight for every turn. Its gradient is that of `weights @ ppo(...)` where nothing has
 been learnt yet from the batch, so that all ratios are 1: of `reinforce` too, of `gspo` and `cispo`. It is a sum of scores
-∇log π(a|s), and what is kept of it are their coefficients `[S, A]` (see `framework.exact`).
+∇log π(a|s), and what is kept of it are their coefficients `[S, A]` (see `framework.gradients.exact`).
 
 A turn is one draw here. Whether a loss means turns or episodes by its sequences matters: `per_episode` weights take an episode as the
 sequence and turns as its tokens, as where a whole completion is one episode; `per_turn` divides by the turns of the batch.
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from framework.advantages import gae, group_relative, leave_one_out, reinforce_plus_plus, returns, whiten
-from framework.exact import Tables, Truth
+from framework.gradients.exact import Tables, Truth
 from framework.losses import mean_of_budgets, mean_of_sequences, mean_of_tokens, ppo
 
 

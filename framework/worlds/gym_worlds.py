@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from framework.environments import CHARSET, TextWorld
 from framework.errors import ConfigError
 from framework.types import Bools, Transition
+from framework.worlds.environments import CHARSET, TextWorld
 
 _STRANGE = re.compile(f"[^{re.escape(CHARSET)}]")
 

@@ -10,9 +10,9 @@ from typing import Any
 import matplotlib
 from rich.table import Table
 
-from framework.estimators import Estimator
-from framework.exact import Accuracy, Truth
-from framework.tables.sheets import Sheet
+from framework.gradients.estimators import Estimator
+from framework.gradients.exact import Accuracy, Truth
+from framework.reports.tables.sheets import Sheet
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

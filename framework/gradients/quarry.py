@@ -2,7 +2,7 @@
 
 A quarry is dug layer by layer, and rock is soft or hard. `dig` pays 1 in soft rock and costs a half in hard; `blast`, only in hard
 rock, costs 0.8 and mostly opens soft rock below; `leave` ends the day. What is shown depends on the information state alone, so a
-language model's policy is a table over these states, and all about it can be worked out exactly (`framework.exact`).
+language model's policy is a table over these states, and all about it can be worked out exactly (`framework.gradients.exact`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from framework.environments import TextWorld
-from framework.finite import FiniteDomain
 from framework.oracles.finite import DecisionModel, FiniteProcess, Outcome, State
 from framework.types import Bools, Transition
+from framework.worlds.environments import TextWorld
+from framework.worlds.finite import FiniteDomain
 
 ACTS = ("dig", "blast", "leave")
 _DIG, _BLAST, _LEAVE = range(3)

@@ -1,0 +1,1 @@
+"""What runs came to: summaries, pictures, pages, and tables over finished runs."""
