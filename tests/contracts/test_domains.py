@@ -226,6 +226,7 @@ def fewer_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(conformance, size, episodes)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fewer_episodes")
 def test_a_sound_toy_passes() -> None:
     failed = [check for check in check_domain(Toy()) if not check.passed]

@@ -48,6 +48,7 @@ def test_a_step_from_sampling_to_the_update(tmp_path: Path) -> None:
         assert 0 < told["share_of_peak"] == pytest.approx(told["operations"] / told["seconds"] / told["peak"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [Full(), Lora()], ids=["full", "lora"])
 def test_operations_are_those_that_are_done(adapter: Full | Lora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dpo_step.write_model(tmp_path)

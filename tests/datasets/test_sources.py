@@ -91,6 +91,7 @@ def test_garbage_scores_low(name: str, garbage: str) -> None:
     assert headline.mean < 0.1
 
 
+@pytest.mark.slow
 @every_source
 def test_one_answer_is_worth_something_by_itself(name: str) -> None:
     rows = source(name).conversations("test")[:40]

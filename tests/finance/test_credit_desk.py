@@ -191,6 +191,7 @@ def test_the_proxy_approves_too_much(desk: CreditDesk) -> None:
     assert lent["proxy_optimum"] > 0.75 and lent["optimum"] < 0.4
 
 
+@pytest.mark.slow
 def test_constrained_optimum_keeps_the_limit(desk: CreditDesk) -> None:
     """The limit binds, and a document of 0.01 or 0.02 before declining keeps it: it costs almost nothing."""
     worth = desk.oracle("train").references
@@ -200,6 +201,7 @@ def test_constrained_optimum_keeps_the_limit(desk: CreditDesk) -> None:
     assert worth["heuristic"].value < within.value < worth["optimum"].value and worth["optimum"].value - within.value < 0.001
 
 
+@pytest.mark.slow
 def test_phrasebook(desk: CreditDesk) -> None:
     assert {topic: tuple(values) for topic, values in FACTS.items()} == {**FREE, **DOCUMENTS}
     spoken.phrasebook_is_sound(desk, FACTS)
@@ -249,6 +251,7 @@ def test_gibberish(desk: CreditDesk) -> None:
     spoken.gibberish_changes_nothing(desk)
 
 
+@pytest.mark.slow
 def test_demonstrations(desk: CreditDesk) -> None:
     spoken.prompts_hardly_repeat(desk)
 

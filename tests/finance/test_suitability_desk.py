@@ -109,6 +109,7 @@ def test_constrained_optimum_keeps_the_limits(desk: SuitabilityDesk, worth: Mapp
     assert lots < within.value < best.value and best.value - within.value < 0.01
 
 
+@pytest.mark.slow
 def test_phrasebook(desk: SuitabilityDesk) -> None:
     assert {topic: tuple(values) for topic, values in FACTS.items()} == TOPICS
     spoken.phrasebook_is_sound(desk, FACTS)
@@ -171,6 +172,7 @@ def test_gibberish(desk: SuitabilityDesk) -> None:
     spoken.gibberish_changes_nothing(desk)
 
 
+@pytest.mark.slow
 def test_demonstrations(desk: SuitabilityDesk) -> None:
     spoken.prompts_hardly_repeat(desk)
 

@@ -95,6 +95,7 @@ def test_belief_in_a_type_by_hand(numbers: Numbers) -> None:
     np.testing.assert_allclose(answers, belief * 0.75 + (1 - belief) / 12)
 
 
+@pytest.mark.slow
 def test_optimum_of_a_short_session_by_brute_force(numbers: Numbers) -> None:
     """Expectimax over whole histories, with a weight for each hidden player and no statistic of what was seen."""
     few = SessionModel(replace(numbers, rounds=(1, 1), talks=1, struggling=1))

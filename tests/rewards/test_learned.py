@@ -48,6 +48,7 @@ def agreement(reward: TurnReward) -> float:
     return float(np.mean(np.where(ahead > 0, chances, 1 - chances)) - np.maximum(chances, 1 - chances).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["linear", "mlp"])
 def test_preferences_are_recovered(network: Any) -> None:
     reward = single(Shape(network, 16, 0.0))
@@ -58,6 +59,7 @@ def test_preferences_are_recovered(network: Any) -> None:
     assert np.corrcoef(given, [worth(*turn) for turn in seen])[0, 1] > 0.95
 
 
+@pytest.mark.slow
 def test_an_ensemble_recovers_them_too_and_doubts_what_is_strange() -> None:
     reward = ensemble()
     reward.fit(PAIRS, learning())

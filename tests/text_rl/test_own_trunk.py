@@ -154,6 +154,7 @@ def test_each_distinct_prompt_is_read_once(taught: Path) -> None:
             torch.testing.assert_close(states, wanted[rows], rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 @ADAPTERS
 def test_it_begins_as_the_policys_model_is_and_goes_its_own_way(adapter: Full | Lora, micro: Path, taught: Path) -> None:
     policy = fresh(micro, TwoTurns, adapter) if isinstance(adapter, Lora) else speaker(taught, TwoTurns)
@@ -203,6 +204,7 @@ def test_who_shares_or_has_no_critic_makes_no_second_model(taught: Path, monkeyp
         algorithm("ppo_text", critic_trunk="another")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["generative", "likelihood", "lora"])
 def test_a_resumed_run_is_the_uninterrupted_one(kind: str, anew: Callable[[str], SpeakingPolicy], tmp_path: Path) -> None:
     settings: dict[str, Any] = {"kl_coef": 0.05, "kl_target": 0.1, "learning_rate_end": 1e-3, "total_steps": 300, "n_epochs": 2}

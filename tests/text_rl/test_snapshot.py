@@ -36,6 +36,7 @@ def test_a_snapshot_stays_as_the_policy_was(adapter: Full | Lora, micro: Path) -
     assert [each.tokens.ids.tolist() for each in kept.say(SHOWN)] and policy.lm.parameters()
 
 
+@pytest.mark.slow
 def test_the_divergence_of_who_picks_is_that_of_the_distributions(micro: Path) -> None:
     policy = picker(micro)
     start = policy.snapshot()
@@ -46,6 +47,7 @@ def test_the_divergence_of_who_picks_is_that_of_the_distributions(micro: Path) -
     assert exact > 0.01 and found["kl"] == pytest.approx(exact, rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_divergence_of_who_writes_is_that_of_what_is_said(taught: Path) -> None:
     policy = speaker(taught)
     start = policy.snapshot()
