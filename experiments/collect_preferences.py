@@ -24,7 +24,7 @@ from framework.preferences.behaviours import POLICY, Behaviour, Played, Role, St
 from framework.preferences.teachers import Pool, Segment, Teacher, Verdict, words
 from framework.progress import progress
 from framework.seeding import episode_seed
-from framework.worlds.free_text import load_phrasebook
+from framework.worlds.free_text import phrasebook_of
 
 COURTESIES = ("Thank you.", "Certainly.", "Of course.", "I am glad to help.", "Thanks for telling me.", "With pleasure.")
 Layout = Literal["episode", "branch"]
@@ -171,9 +171,10 @@ class CollectPreferences(Experiment):
 
     def _stage(self, run: Run, split: str) -> Stage:
         domain = run.domain
-        if self.words and domain.phrases is None:
-            raise ConfigError("experiment.words", f"{domain.environment} has no phrasebook, so nobody can say what to do in it; set experiment.words=false")
-        book = load_phrasebook(domain.phrases, tuple(domain.acts)) if self.words and domain.phrases else None
+        try:
+            book = phrasebook_of(domain) if self.words else None
+        except ValueError as error:
+            raise ConfigError("experiment.words", f"{error}, and set experiment.words=false") from error
         return Stage(domain, split, run.parts.get(POLICY), book, COURTESIES)
 
     def _pool(self, stage: Stage, seed: int, layout: Layout) -> Pool:

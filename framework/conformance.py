@@ -24,7 +24,7 @@ from framework.interfaces import Domain, Oracle
 from framework.rollout import explore, following, observations, onwards, random_acts, situation, story
 from framework.seeding import episode_seed
 from framework.types import Floats
-from framework.worlds.free_text import MAX_RUBRIC, free_text, load_phrasebook, sentences
+from framework.worlds.free_text import MAX_RUBRIC, free_text, phrasebook_of, sentences
 from framework.worlds.probes import probe_words
 
 MIN_LANGUAGE_VALUE, MIN_PROXY_LOSS, MAX_SHARED_LINES = 0.3, 0.1, 0.1
@@ -269,7 +269,7 @@ def words(domain: Domain) -> str:
     """Acts can be said: the optimum in words does what the optimum does, gibberish only costs `format`, the rubric is bounded."""
     if domain.phrases is None:
         return "there is no phrasebook"
-    oracle, book, rng = domain.oracle("train"), load_phrasebook(domain.phrases, tuple(domain.acts)), np.random.default_rng(0)
+    oracle, book, rng = domain.oracle("train"), phrasebook_of(domain), np.random.default_rng(0)
     world = free_text(domain, "train", rubric=MAX_RUBRIC)
     most = MAX_RUBRIC * (oracle.references["optimum"].value - oracle.references["random"].value)
     for number in range(_EPISODES // 2):

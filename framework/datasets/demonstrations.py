@@ -12,7 +12,7 @@ from framework.datasets.generated import GeneratedSource, Sizes
 from framework.interfaces import Domain
 from framework.statistics import bootstrap
 from framework.types import Conversation, Estimate, Message
-from framework.worlds.free_text import load_phrasebook, sentences
+from framework.worlds.free_text import phrasebook_of, sentences
 
 
 class Demonstrations(GeneratedSource):
@@ -32,11 +32,9 @@ class Demonstrations(GeneratedSource):
 
     def __init__(self, domain: Domain, sizes: Sizes, seed: NonNegativeCount, wander: Fraction, tolerance: Fraction) -> None:
         super().__init__(sizes, seed)
-        if domain.phrases is None:
-            raise ValueError(f"{domain.name}/{domain.environment} has no phrasebook, so nobody can say what to do in it")
+        self._book = phrasebook_of(domain)
         self.domain, self.wander, self.tolerance = domain, wander, tolerance
         self.name = f"{domain.environment}-demonstrations"
-        self._book = load_phrasebook(domain.phrases, tuple(domain.acts))
 
     def write(self, split: str, rng: np.random.Generator) -> Iterator[Conversation]:
         """Rows whose field `values` is what each act that is allowed is worth, as JSON."""

@@ -98,10 +98,19 @@ def speech_of(domain: Domain) -> Speech:
     Raises:
         ValueError: they are not.
     """
-    if domain.speech is not None:
-        return domain.speech
+    return phrasebook_of(domain) if domain.speech is None else domain.speech
+
+
+def phrasebook_of(domain: Domain) -> Phrasebook:
+    """A domain's phrasebook.
+
+    Raises:
+        ValueError: it has none.
+    """
     if domain.phrases is None:
-        raise ValueError(f"{domain.name}/{domain.environment} has no phrasebook, so nothing said in it is understood; use policy=likelihood or policy=head")
+        raise ValueError(
+            f"{domain.name}/{domain.environment} has no phrasebook, so nothing said in it is understood; act by name (policy=likelihood, head)"
+        )
     return load_phrasebook(domain.phrases, tuple(domain.acts))
 
 
@@ -186,12 +195,11 @@ def free_text(domain: Domain, split: str, rubric: float = 0.1) -> FreeTextWorld:
     Raises:
         ValueError: no phrasebook, or too heavy a rubric.
     """
-    if domain.phrases is None:
-        raise ValueError(f"{domain.name}/{domain.environment} has no phrasebook, so it cannot be acted on in words")
+    book = phrasebook_of(domain)
     if not 0 <= rubric <= MAX_RUBRIC:
         raise ValueError(f"rubric must be between 0 and {MAX_RUBRIC}, not {rubric:g}: style must never outbid substance")
     worth = domain.oracle(split).references
-    return FreeTextWorld(domain.make(split), load_phrasebook(domain.phrases, tuple(domain.acts)), rubric * (worth["optimum"].value - worth["random"].value))
+    return FreeTextWorld(domain.make(split), book, rubric * (worth["optimum"].value - worth["random"].value))
 
 
 def sentences(domain: Domain, split: str, seed: int, wander: float = 0.0) -> Iterator[Mapping[str, str]]:
@@ -205,9 +213,7 @@ def sentences(domain: Domain, split: str, seed: int, wander: float = 0.0) -> Ite
         seed: of episodes and words.
         wander: share of acts taken at random, so that situations off the best path are met too; what is said there is still best.
     """
-    if domain.phrases is None:
-        raise ValueError(f"{domain.name}/{domain.environment} has no phrasebook, so nobody can say what to do in it")
-    book = load_phrasebook(domain.phrases, tuple(domain.acts))
+    book = phrasebook_of(domain)
     world, oracle, rng = domain.make(split), domain.oracle(split), np.random.default_rng(seed)
     while True:
         text, info = world.reset(seed=episode_seed(split, int(rng.integers(2**27))))
