@@ -18,9 +18,9 @@ from framework.experiment import Experiment, Run, write_json
 from framework.interfaces import Algorithm, Learning, PreferenceSource, Tuning
 from framework.lm.encoder import LineEncoder
 from framework.preferences.agreement import Truth, agreement, best_of, hits, label_losses
-from framework.preferences.courses import score_courses, turns_of
 from framework.preferences.fitted_reward import FittedReward
 from framework.preferences.teachers import words
+from framework.preferences.trajectories import score_trajectories, turns_of
 from framework.preferences.turn_reward import TurnReward, described
 from framework.progress import progress
 from framework.reports.plots import fit_picture
@@ -152,7 +152,7 @@ def _doubts(reward: FittedReward, pairs: Sequence[Preference]) -> dict[str, floa
 
 
 def _ahead(reward: FittedReward, pairs: Sequence[Preference]) -> Floats:
-    chosen, rejected = (score_courses(reward, [getattr(pair, side) for pair in pairs]) for side in ("chosen", "rejected"))
+    chosen, rejected = (score_trajectories(reward, [getattr(pair, side) for pair in pairs]) for side in ("chosen", "rejected"))
     return chosen - rejected
 
 
@@ -167,15 +167,15 @@ def _by_length(pairs: Sequence[Preference]) -> dict[str, Any]:
 
 
 def _beside_gold(reward: FittedReward, pairs: Sequence[Preference]) -> dict[str, Any]:
-    """Where the gold of both sides is known: the order of all courses, and what the highest scored of n of them is worth.
+    """Where the gold of both sides is known: the order of all trajectories, and what the highest scored of n of them is worth.
 
-    Courses of all pairs together, since a pair holds no more than two of one situation: which situations are met is part of what is measured.
+    Trajectories of all pairs together, since a pair holds no more than two of one situation: which situations are met is part of what is measured.
     """
     from scipy.stats import spearmanr
 
-    courses = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+    trajectories = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
     gold = np.array([float(pair.chosen.fields[name]) for pair in pairs for name in _GOLD])
-    scores = score_courses(reward, courses)
+    scores = score_trajectories(reward, trajectories)
     curves = {"reward": best_of(scores, gold, _SIZES), "gold": best_of(gold, gold, _SIZES)}
     return {"gold_correlation": float(spearmanr(scores, gold).statistic), "best_of": curves}
 

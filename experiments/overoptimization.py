@@ -1,6 +1,6 @@
 """How far a fitted reward can be climbed before gold falls: `experiment=overoptimization`.
 
-Best of n over courses of one start, for every shape of reward, number of pairs, teacher and seed; see `framework.preferences.overoptimization`.
+Best of n over trajectories of one start, for every shape of reward, number of pairs, teacher and seed; see `framework.preferences.overoptimization`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from framework.lm.adapters import Lora
 from framework.lm.encoder import LineEncoder
 from framework.lm.read_once import ReadOnce
 from framework.preferences.behaviours import Stage
-from framework.preferences.climbing import Courses, Players, first_pairs, judged_pairs, play_courses
+from framework.preferences.climbing import Players, Trajectories, first_pairs, judged_pairs, play_trajectories
 from framework.preferences.overoptimization import climbed
 from framework.preferences.teachers import Pool, Teacher
 from framework.preferences.turn_reward import TurnReward
@@ -64,7 +64,7 @@ class Overoptimization(Experiment):
         teachers: who judges, by name.
         seeds: of pairs and weights.
         starts: of the pool that is climbed, which all cells share.
-        courses: of each start; n goes up to a quarter of them, and to 256.
+        trajectories: of each start; n goes up to a quarter of them, and to 256.
         behaviours: who plays: references of the oracle, and how often against the others.
         wander: share of their acts that is taken at random instead.
     """
@@ -77,7 +77,7 @@ class Overoptimization(Experiment):
         teachers: Mapping[str, Teacher],
         seeds: Count,
         starts: Count,
-        courses: Annotated[int, Field(ge=16)],
+        trajectories: Annotated[int, Field(ge=16)],
         behaviours: Mapping[str, Positive],
         wander: Fraction,
     ) -> None:
@@ -86,8 +86,8 @@ class Overoptimization(Experiment):
         if any(teacher.style_bias for teacher in teachers.values()):
             raise ValueError("a teacher likes courtesy, of which the names of acts have none; set its style_bias=0")
         self.shapes, self.lora, self.pairs, self.teachers, self.seeds = shapes, lora, sorted(set(pairs)), teachers, seeds
-        self.starts, self.courses, self.players = starts, courses, Players(behaviours, wander)
-        self.sizes = [2**power for power in range(min(_LARGEST, courses // 4).bit_length())]
+        self.starts, self.trajectories, self.players = starts, trajectories, Players(behaviours, wander)
+        self.sizes = [2**power for power in range(min(_LARGEST, trajectories // 4).bit_length())]
 
     def needs(self, algorithm: Algorithm | Tuning) -> Mapping[str, type]:
         """See `Experiment`."""
@@ -105,7 +105,7 @@ class Overoptimization(Experiment):
         self._show(run, pool, folder)
         return True
 
-    def _on_a_frozen_reader(self, reward: TurnReward, pool: Courses, device: torch.device) -> dict[str, TurnReward]:
+    def _on_a_frozen_reader(self, reward: TurnReward, pool: Trajectories, device: torch.device) -> dict[str, TurnReward]:
         """The rewards whose reader does not learn: all of them have it read each line once."""
         shapes = [shape for shape in self.shapes if shape != "lora"]
         if not shapes:
@@ -131,13 +131,13 @@ class Overoptimization(Experiment):
         write_json(kept, ours)
         return folder
 
-    def _pool(self, run: Run) -> Courses:
+    def _pool(self, run: Run) -> Trajectories:
         """What is climbed; played anew by every call, since that is soon done."""
         Stage(run.domain, _SPLIT).check(list(self.players.weights), "experiment.behaviours")
         with progress("pool", self.starts) as tell:
-            return play_courses(run.domain, _SPLIT, self.players, (self.starts, self.courses), run.settings.seed, tell)
+            return play_trajectories(run.domain, _SPLIT, self.players, (self.starts, self.trajectories), run.settings.seed, tell)
 
-    def _fill(self, run: Run, rewards: Mapping[str, TurnReward], pool: Courses, folder: Path) -> None:
+    def _fill(self, run: Run, rewards: Mapping[str, TurnReward], pool: Trajectories, folder: Path) -> None:
         """Every cell that is not there yet."""
         left = [cell for cell in self._cells(run) if not (folder / cell.file).exists()]
         total, done, known = sum(rewards[cell.shape].steps(cell.pairs) for cell in left), 0, dict[tuple[int, str], list[Preference]]()
@@ -157,7 +157,7 @@ class Overoptimization(Experiment):
                 write_json(folder / cell.file, climb(learner, pool, self._gold(cell.teacher), self.sizes))
                 done += learner.steps(cell.pairs)
 
-    def _judged(self, run: Run, cell: Cell, pool: Courses) -> list[Preference]:
+    def _judged(self, run: Run, cell: Cell, pool: Trajectories) -> list[Preference]:
         teacher = self.teachers[cell.teacher]
         try:
             scale = Pool(pool.gold[teacher.gold].flatten())
@@ -168,7 +168,7 @@ class Overoptimization(Experiment):
     def _gold(self, teacher: str) -> Literal["reward", "regret"]:
         return self.teachers[teacher].gold
 
-    def _show(self, run: Run, pool: Courses, folder: Path) -> None:
+    def _show(self, run: Run, pool: Trajectories, folder: Path) -> None:
         """Screen and files."""
         found: dict[tuple[str, int, str, str], list[dict[str, list[float]]]] = {}
         for cell in self._cells(run):
@@ -189,7 +189,7 @@ def shaped(reward: TurnReward, network: str) -> TurnReward:
 
 
 @torch.no_grad()
-def climb(reward: TurnReward, pool: Courses, gold: str, sizes: Sequence[int]) -> dict[str, dict[str, list[float]]]:
+def climb(reward: TurnReward, pool: Trajectories, gold: str, sizes: Sequence[int]) -> dict[str, dict[str, list[float]]]:
     """Gains in gold and in the score itself by n: of single members, a mean over them, and of what an ensemble makes of them."""
     scores, worth = reward.member_scores(pool.turns), pool.gold[gold]
     singles = [_curves(pool.totals(member), worth, sizes) for member in scores.T]
@@ -200,7 +200,7 @@ def climb(reward: TurnReward, pool: Courses, gold: str, sizes: Sequence[int]) ->
     return told
 
 
-def controls(pool: Courses, sizes: Sequence[int]) -> dict[str, dict[str, list[float]]]:
+def controls(pool: Trajectories, sizes: Sequence[int]) -> dict[str, dict[str, list[float]]]:
     """The ceiling, which is gold itself, and scorers that nobody fitted."""
     gold = pool.gold["regret"]
     return {name: _curves(scores, gold, sizes) for name, scores in {"gold": gold, **pool.controls}.items()}

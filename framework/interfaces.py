@@ -480,7 +480,7 @@ class RewardModel(ABC):
 
 
 class LearnedReward(RewardModel):
-    """A reward that is fitted to preferences, and is kept in a directory; a score of a whole course of turns is the sum of its turns' scores."""
+    """A reward that is fitted to preferences, and is kept in a directory; a score of a whole trajectory of turns is the sum of its turns' scores."""
 
     @abstractmethod
     def fit(self, preferences: Sequence[Preference], run: Learning) -> None:

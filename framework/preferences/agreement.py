@@ -100,9 +100,9 @@ def reliability(ahead: Floats, chances: Floats) -> list[dict[str, float]]:
 
 
 def best_of(scores: Floats, gold: Floats, sizes: Sequence[int]) -> dict[int, float]:
-    """Mean gold of whatever scores highest among n of N courses, over all choices of n, by n; equal scores in the order given.
+    """Mean gold of whatever scores highest among n of N trajectories, over all choices of n, by n; equal scores in the order given.
 
-    Exact: the course of rank i from below is the highest of n in C(i − 1, n − 1) of C(N, n) choices.
+    Exact: the trajectory of rank i from below is the highest of n in C(i − 1, n − 1) of C(N, n) choices.
     """
     count, ordered = len(scores), gold[np.argsort(scores, kind="stable")]
     return {n: float(ordered @ (comb(np.arange(count), n - 1) / comb(count, n))) for n in sizes if n <= count}

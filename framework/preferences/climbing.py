@@ -11,8 +11,8 @@ import numpy as np
 from framework.errors import ConfigError
 from framework.interfaces import Domain
 from framework.preferences.behaviours import Behaviour, Played, Role, Stage, chosen_by_lot
-from framework.preferences.courses import Turn
 from framework.preferences.teachers import Pool, Teacher, words
+from framework.preferences.trajectories import Turn
 from framework.progress import Tell
 from framework.seeding import episode_seed
 from framework.types import Conversation, Floats, Ints, Message, Preference
@@ -34,15 +34,15 @@ class Players:
 
 
 @dataclass(frozen=True)
-class Courses:
-    """P starts × N courses of each; T: their distinct turns.
+class Trajectories:
+    """P starts × N trajectories of each; T: their distinct turns.
 
     Attributes:
         turns: `[T]`.
-        places: which turns, one course's after the other's.
-        lengths: turns of each course, `[P · N]`.
+        places: which turns, one trajectory's after the other's.
+        lengths: turns of each trajectory, `[P · N]`.
         shape: P, N.
-        gold: by `reward` and `regret`: the sum over a course's turns, `[P, N]`.
+        gold: by `reward` and `regret`: the sum over a trajectory's turns, `[P, N]`.
         controls: ways to score that read nothing, and the domain's own exploitable proxy, `[P, N]`.
     """
 
@@ -54,13 +54,13 @@ class Courses:
     controls: Mapping[str, Floats]
 
     def totals(self, scores: Floats) -> Floats:
-        """Sums over courses, `[P, N]`, of scores of the distinct turns, `[T]`."""
+        """Sums over trajectories, `[P, N]`, of scores of the distinct turns, `[T]`."""
         owners = np.repeat(np.arange(len(self.lengths)), self.lengths)
         return np.asarray(np.bincount(owners, weights=scores[self.places], minlength=len(self.lengths)).reshape(self.shape), np.float64)
 
 
-def play_courses(domain: Domain, split: str, players: Players, shape: tuple[int, int], seed: int, tell: Tell) -> Courses:
-    """Plays P starts × N courses; `tell` hears how many starts are done."""
+def play_trajectories(domain: Domain, split: str, players: Players, shape: tuple[int, int], seed: int, tell: Tell) -> Trajectories:
+    """Plays P starts × N trajectories; `tell` hears how many starts are done."""
     stage, world, rng = Stage(domain, split), domain.make(split), np.random.default_rng([seed, 0])
     number = int(rng.integers(2**27))
     numbers, places, lengths, worth = dict[Turn, int](), list[int](), list[int](), list[tuple[float, ...]]()
@@ -75,16 +75,16 @@ def play_courses(domain: Domain, split: str, players: Players, shape: tuple[int,
         tell(start + 1)
     reward, regret, *others = (column.reshape(shape) for column in np.array(worth).T)
     controls = dict(zip(("domain proxy", "longer", "fewer turns"), others, strict=True))
-    return Courses(list(numbers), np.array(places), np.array(lengths), shape, {"reward": reward, "regret": regret}, controls)
+    return Trajectories(list(numbers), np.array(places), np.array(lengths), shape, {"reward": reward, "regret": regret}, controls)
 
 
 def judged_pairs(domain: Domain, players: Players, teacher: Teacher, pool: Pool, seed: int) -> Iterator[Preference]:
-    """Endless pairs of the training split, both courses with the same start, as a teacher judged them; ties are among them.
+    """Endless pairs of the training split, both trajectories with the same start, as a teacher judged them; ties are among them.
 
     The first of them are the same however many are drawn, and whoever judges.
 
     Raises:
-        ConfigError: too few courses differ, or too few are judged.
+        ConfigError: too few trajectories differ, or too few are judged.
     """
     stage, playing, judging = Stage(domain, "train"), np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
     number, drawn, made = int(playing.integers(2**27)), 0, 0

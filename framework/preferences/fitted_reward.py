@@ -1,6 +1,6 @@
 """Rewards fitted to preferences: what is the same whoever reads the turns.
 
-A course is worth the sum of its turns, and the better of two is likelier to be chosen: P(chosen ≻ rejected) = σ(s_chosen − s_rejected)
+A trajectory is worth the sum of its turns, and the better of two is likelier to be chosen: P(chosen ≻ rejected) = σ(s_chosen − s_rejected)
 (Bradley and Terry, 1952; of courses: Christiano et al., 2017, arXiv:1706.03741).
 """
 
@@ -20,7 +20,7 @@ from framework.config import Count, NonNegative, Positive
 from framework.errors import ConfigError, DataError, TrainingError
 from framework.interfaces import LearnedReward, Learning
 from framework.losses import bradley_terry
-from framework.preferences.courses import Turn
+from framework.preferences.trajectories import Turn
 from framework.types import Floats, Ints, Preference, Step
 
 RECORD = "reward.json"
@@ -206,7 +206,7 @@ def descend(learning: Sequence[nn.Parameter], backward: Backward, fitting: Fitti
 
 
 def pair_losses(chosen: Tensor, rejected: Tensor, labels: Tensor, margins: Tensor, centring: float) -> Tensor:
-    """Cross-entropy of the label and σ(s_chosen − s_rejected − margin), and centring, `[N]` from courses' scores, labels and margins `[N]` each."""
+    """Cross-entropy of the label and σ(s_chosen − s_rejected − margin), and centring, `[N]` from trajectories' scores, labels and margins `[N]` each."""
     return labels * bradley_terry(chosen, rejected, margins, centring) + (1 - labels) * bradley_terry(rejected, chosen, -margins, centring)
 
 

@@ -1,9 +1,9 @@
 """How far a score can be climbed before what it stands for falls: best of n, and the forms of Gao, Schulman and Hilton.
 
-Of n courses of a behaviour the one that scores highest is taken. How far that is from the behaviour: KL = log n − (n − 1)/n nats, exact where
-no two courses score alike, and never more (Beirami et al., 2024, arXiv:2401.01879). With d = √KL, gold was found to gain d(α − βd) by best of n
-and d(α − β log d) by reinforcement learning (Gao et al., 2023, arXiv:2210.10760). P: starts, N: courses of each, K: sizes n, R: seeds.
-Gains are above the behaviour's mean, in spreads: standard deviations over the courses of one start.
+Of n trajectories of a behaviour the one that scores highest is taken. How far that is from the behaviour: KL = log n − (n − 1)/n nats, exact where
+no two trajectories score alike, and never more (Beirami et al., 2024, arXiv:2401.01879). With d = √KL, gold was found to gain d(α − βd) by best of n
+and d(α − β log d) by reinforcement learning (Gao et al., 2023, arXiv:2210.10760). P: starts, N: trajectories of each, K: sizes n, R: seeds.
+Gains are above the behaviour's mean, in spreads: standard deviations over the trajectories of one start.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def divergence(sizes: Sequence[int]) -> Floats:
 
 
 def chances(count: int, sizes: Sequence[int]) -> Floats:
-    """With which the course of rank i from below is the highest of n of N, C(i − 1, n − 1) / C(N, n), `[K, N]`."""
+    """With which the trajectory of rank i from below is the highest of n of N, C(i − 1, n − 1) / C(N, n), `[K, N]`."""
     n, rank = np.asarray(sizes, float)[:, None], np.arange(1.0, count + 1)[None]
     above = np.where(rank < n, -np.inf, gammaln(rank) - gammaln(np.maximum(rank - n, 0) + 1) - gammaln(n))
     return np.asarray(np.exp(above - (gammaln(count + 1) - gammaln(count - n + 1) - gammaln(n + 1))))
@@ -48,7 +48,7 @@ def climbed(scores: Floats, worth: Floats, sizes: Sequence[int]) -> Floats:
 
 
 def spread(worth: Floats) -> float:
-    """Standard deviation over the courses of a start, its variance a mean over starts."""
+    """Standard deviation over the trajectories of a start, its variance a mean over starts."""
     return float(np.sqrt(worth.var(axis=1).mean()))
 
 

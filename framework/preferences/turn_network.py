@@ -19,8 +19,8 @@ from torch.nn.functional import cross_entropy, embedding_bag, layer_norm
 from framework.config import Count, Fraction
 from framework.lm.encoder import LineEncoder
 from framework.lm.lines import LineTable
-from framework.preferences.courses import Turn
 from framework.preferences.mahalanobis import distance, fitted_to
+from framework.preferences.trajectories import Turn
 from framework.types import Ints
 
 

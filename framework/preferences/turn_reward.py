@@ -19,8 +19,8 @@ from framework.config import Count, NonNegative, differences, flat
 from framework.errors import CheckpointError
 from framework.interfaces import Learning
 from framework.lm.encoder import LineEncoder
-from framework.preferences.courses import Turn, turns_of
 from framework.preferences.fitted_reward import ACTS, RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
+from framework.preferences.trajectories import Turn, turns_of
 from framework.preferences.turn_network import Imitation, Shape, TurnNetwork
 from framework.types import Floats, Ints, Preference
 
@@ -33,7 +33,7 @@ class Pairs:
     """Preferences as numbers; N pairs, T distinct turns."""
 
     turns: Sequence[Ints]  # [T] as `TurnNetwork.numbers` gives them
-    courses: Sequence[tuple[Ints, Ints]]  # [N] which turns are of the chosen and which of the rejected course
+    trajectories: Sequence[tuple[Ints, Ints]]  # [N] which turns are of the chosen and which of the rejected trajectory
     labels: Tensor  # [N]
     margins: Tensor  # [N] in units of scores
     weights: Tensor  # [N, M] how often each member has drawn a pair
@@ -159,7 +159,7 @@ class TurnReward(FittedReward):
     def _pairs(self, preferences: Sequence[Preference], turns: Sequence[Turn], run: Learning) -> Pairs:
         place = {turn: number for number, turn in enumerate(turns)}
 
-        def course(pair: Preference, side: str) -> Ints:
+        def trajectory(pair: Preference, side: str) -> Ints:
             return np.array([place[turn] for turn in turns_of(getattr(pair, side))], dtype=np.int64)
 
         count, rng = len(preferences), np.random.default_rng(run.seed)
@@ -167,20 +167,20 @@ class TurnReward(FittedReward):
         if self.bootstrap:
             weights = np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(self.members)], axis=1)
         labels, margins = asked_of(preferences, self.fitting.margin, run.device)
-        courses = [(course(pair, "chosen"), course(pair, "rejected")) for pair in preferences]
-        return Pairs(self._fitted().numbers(turns), courses, labels, margins, torch.as_tensor(weights, dtype=torch.float32, device=run.device))
+        trajectories = [(trajectory(pair, "chosen"), trajectory(pair, "rejected")) for pair in preferences]
+        return Pairs(self._fitted().numbers(turns), trajectories, labels, margins, torch.as_tensor(weights, dtype=torch.float32, device=run.device))
 
 
 def preference_losses(network: TurnNetwork, pairs: Pairs, rows: Ints, centring: float, lesson: Imitation | None = None, imitation: float = 0.0) -> Tensor:
     """Each member's mean of `pair_losses` over its share of some pairs, and that of the lesson over their chosen sides' turns, `[M]`."""
-    sides = [pairs.courses[row][side] for side in range(2) for row in rows]
+    sides = [pairs.trajectories[row][side] for side in range(2) for row in rows]
     owners = np.repeat(np.arange(len(sides)), [len(side) for side in sides])
     distinct, which = np.unique(np.concatenate(sides), return_inverse=True)
     seen = network.see([pairs.turns[turn] for turn in distinct])
     scores = network(seen)
     device, members = scores.device, scores.shape[1]
-    courses = scores.new_zeros(len(sides), members).index_add(0, torch.as_tensor(owners, device=device), scores[torch.as_tensor(which, device=device)])
-    chosen, rejected = (side.flatten() for side in courses.chunk(2))
+    trajectories = scores.new_zeros(len(sides), members).index_add(0, torch.as_tensor(owners, device=device), scores[torch.as_tensor(which, device=device)])
+    chosen, rejected = (side.flatten() for side in trajectories.chunk(2))
     kept = torch.as_tensor(rows, device=device)
     labels, margins = (part[kept].repeat_interleave(members) for part in (pairs.labels, pairs.margins))
     losses = pair_losses(chosen, rejected, labels, margins, centring)

@@ -18,7 +18,7 @@ SHOWN = {
     "loss": "log-loss",
     "calibration_error": "calibration error",
     "margin_correlation": "rank correlation in pairs",
-    "gold_correlation": "over courses",
+    "gold_correlation": "over trajectories",
     "gold_captured": "gold captured",
 }
 """What a table shows of a reward on held-out pairs, as far as it is known, and what it is called there."""
@@ -40,7 +40,7 @@ def print_fit(summary: Mapping[str, Any], title: str, directory: Path, reader: s
         table.add_row("most that is possible", *_cells(best, names), style="dim")
     console.print(table)
     if "gold_correlation" in test:
-        console.print("Rank correlation in pairs: with differences in gold. Over courses: with gold, courses of all situations taken together.")
+        console.print("Rank correlation in pairs: with differences in gold. Over trajectories: with gold, trajectories of all situations taken together.")
     if "bayes_gap" in test:
         also = f", {_points(validation['bayes_gap'])} on the validation pairs" if "bayes_gap" in validation else ""
         console.print(f"Short of the most that anyone could agree with this teacher: {_points(test['bayes_gap'])} points{also}.")

@@ -23,9 +23,9 @@ from framework.errors import CheckpointError, ConfigError
 from framework.interfaces import Learning
 from framework.lm.causal import CausalLM
 from framework.lm.classifier import Classifier, pad_of, verify_classifier, write
-from framework.preferences.courses import Turn, turns_of
 from framework.preferences.fitted_reward import ACTS, RECORD, Backward, FittedReward, Fitting, asked_of, not_fitted, pair_losses
 from framework.preferences.mahalanobis import distance, fitted_to
+from framework.preferences.trajectories import Turn, turns_of
 from framework.types import Conversation, Ends, Floats, Ints, Message, Preference, Tokens
 
 _KIND = "sequence"
@@ -39,7 +39,7 @@ class Pairs:
     """Preferences as a model reads them; N pairs, K: distinct turns of one of them."""
 
     turns: Sequence[Sequence[Tokens]]  # [N] of K each
-    counts: Sequence[Tensor]  # [N] of [2, K]: how often its chosen and its rejected course have each turn
+    counts: Sequence[Tensor]  # [N] of [2, K]: how often its chosen and its rejected trajectory have each turn
     labels: Tensor  # [N]
     margins: Tensor  # [N] in units of scores
 
@@ -202,7 +202,7 @@ def backward(ends: Callable[[Ints], Iterable[Ends]], head: nn.Linear, pairs: Pai
 
 
 def _told_apart(pair: Preference, device: torch.device) -> tuple[list[Turn], Tensor]:
-    """The distinct turns of both courses, `K`, and how often each course has each of them, `[2, K]`."""
+    """The distinct turns of both trajectories, `K`, and how often each trajectory has each of them, `[2, K]`."""
     sides = [turns_of(pair.chosen), turns_of(pair.rejected)]
     distinct = list(dict.fromkeys(turn for side in sides for turn in side))
     return distinct, torch.tensor([[float(side.count(turn)) for turn in distinct] for side in sides], device=device)

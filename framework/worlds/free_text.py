@@ -108,9 +108,7 @@ def phrasebook_of(domain: Domain) -> Phrasebook:
         ValueError: it has none.
     """
     if domain.phrases is None:
-        raise ValueError(
-            f"{domain.name}/{domain.environment} has no phrasebook, so nothing said in it is understood; act by name (policy=likelihood, head)"
-        )
+        raise ValueError(f"{domain.name}/{domain.environment} has no phrasebook, so nothing said in it is understood; act by name (policy=likelihood, head)")
     return load_phrasebook(domain.phrases, tuple(domain.acts))
 
 

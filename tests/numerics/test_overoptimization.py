@@ -40,7 +40,7 @@ def test_gold_as_scorer_never_falls_and_begins_at_the_behaviours_mean() -> None:
 
 
 def test_a_wrong_reward_is_over_optimised() -> None:
-    """It agrees with gold on ordinary courses, and is mistaken about the few that it likes best."""
+    """It agrees with gold on ordinary trajectories, and is mistaken about the few that it likes best."""
     gold = np.random.default_rng(0).normal(size=(16, 512))
     wrong = np.where(gold < -2, 5.0 - gold, gold)
     found = read(climbed(wrong, gold, SIZES)[None], climbed(wrong, wrong, SIZES)[None], SIZES)

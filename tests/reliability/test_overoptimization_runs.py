@@ -13,7 +13,7 @@ from framework.errors import CheckpointError, ConfigError
 from framework.lm.read_once import ReadOnce
 from framework.lm.tfidf import TfidfEncoder
 
-SMALL = (*QUICK, "experiment=overoptimization", "threads=1", "reward.members=2", "reward.shape.width=8", "experiment.starts=2", "experiment.courses=64")
+SMALL = (*QUICK, "experiment=overoptimization", "threads=1", "reward.members=2", "reward.shape.width=8", "experiment.starts=2", "experiment.trajectories=64")
 SMALL += ("~experiment.teachers.mistaken", "~experiment.teachers.crowd")
 TINY = (*SMALL, "lm=tfidf", "lm.max_features=100", "reward.fitting.epochs=2", "experiment.pairs=[64,128]", "experiment.seeds=2", "experiment.shapes=[linear]")
 

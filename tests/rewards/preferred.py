@@ -29,7 +29,7 @@ def sight(rng: np.random.Generator) -> str:
     return "\n".join(rng.choice(list(WORTH), size=rng.integers(1, 4), replace=False))
 
 
-def course(rng: np.random.Generator, first: str) -> tuple[list[Message], float]:
+def trajectory(rng: np.random.Generator, first: str) -> tuple[list[Message], float]:
     """One to three turns, and their worth."""
     messages, total, seen = list[Message](), 0.0, first
     for _ in range(rng.integers(1, 4)):
@@ -44,7 +44,7 @@ def preferences(count: int, seed: int) -> list[Preference]:
     rng, made = np.random.default_rng(seed), list[Preference]()
     for _ in range(count):
         first = sight(rng)
-        (one, its), (other, others) = course(rng, first), course(rng, first)
+        (one, its), (other, others) = trajectory(rng, first), trajectory(rng, first)
         chance = float(1 / (1 + np.exp(others - its)))
         if rng.random() > chance:
             one, other, its, others, chance = other, one, others, its, 1 - chance

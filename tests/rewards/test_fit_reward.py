@@ -97,8 +97,8 @@ def test_gold_in_the_file_gives_the_best_of_n_and_a_column_gives_subsets(folder:
     assert test["by_subset"]["even"]["distance"] == test["distance"] > 0
     assert isinstance(told["pairs"], dict) and told["pairs"]["test"] == -(-len(rows) // 2)
     page, shown = (tmp_path / "rm" / "report.html").read_text(), " ".join(capsys.readouterr().out.split())
-    assert "even" in page and "most of them of different situations" in page and "courses of all situations taken together" in page
-    assert "Over courses: with gold, courses of all situations taken together." in shown and f"{test['gold_correlation']:.3f}" in shown
+    assert "even" in page and "most of them of different situations" in page and "trajectories of all situations taken together" in page
+    assert "Over trajectories: with gold, trajectories of all situations taken together." in shown and f"{test['gold_correlation']:.3f}" in shown
     assert list(test["best_of"]["gold"].values()) == sorted(test["best_of"]["gold"].values())
     assert test["best_of"]["reward"]["1"] == pytest.approx(test["best_of"]["gold"]["1"])
 

@@ -19,8 +19,8 @@ from framework.errors import CheckpointError, ConfigError, DataError, TrainingEr
 from framework.interfaces import Learning
 from framework.lm.tfidf import TfidfEncoder
 from framework.losses import bradley_terry
-from framework.preferences.courses import score_courses, turns_of
 from framework.preferences.fitted_reward import Fitting
+from framework.preferences.trajectories import score_trajectories, turns_of
 from framework.preferences.turn_network import Imitation, Seen, Shape
 from framework.preferences.turn_reward import Pairs, TurnReward, preference_losses
 from framework.rewards.bradley_terry import BradleyTerry
@@ -43,7 +43,7 @@ def ensemble(aggregation: Aggregation = "mean", fitting: Fitting = FITTING, boot
 
 def agreement(reward: TurnReward) -> float:
     """With the teacher on held-out pairs, less the most that is possible."""
-    ahead = score_courses(reward, [pair.chosen for pair in HELD_OUT]) - score_courses(reward, [pair.rejected for pair in HELD_OUT])
+    ahead = score_trajectories(reward, [pair.chosen for pair in HELD_OUT]) - score_trajectories(reward, [pair.rejected for pair in HELD_OUT])
     chances = np.array([pair.probability for pair in HELD_OUT])
     return float(np.mean(np.where(ahead > 0, chances, 1 - chances)) - np.maximum(chances, 1 - chances).mean())
 
@@ -121,7 +121,7 @@ def test_gradients_are_those_of_finite_differences(network: Any, monkeypatch: py
     exact = module.lines.features
     monkeypatch.setattr(module.lines, "features", lambda lines: exact(lines).double())
     found = reward._pairs(PAIRS[:64], _turns(PAIRS[:64]), learning())
-    pairs = Pairs(found.turns, found.courses, *(part.double() for part in (found.labels * 0.9, found.margins + 0.1, found.weights)))
+    pairs = Pairs(found.turns, found.trajectories, *(part.double() for part in (found.labels * 0.9, found.margins + 0.1, found.weights)))
 
     def loss() -> torch.Tensor:
         return preference_losses(module, pairs, np.arange(64), 0.05).sum()
@@ -142,11 +142,11 @@ def test_gradients_are_those_of_finite_differences(network: Any, monkeypatch: py
 
 
 def test_the_loss_by_hand() -> None:
-    """Soft labels are a cross-entropy, a course is the sum of its turns, a turn in both cancels out."""
+    """Soft labels are a cross-entropy, a trajectory is the sum of its turns, a turn in both cancels out."""
     turns = [np.array([number]) for number in range(3)]
-    courses = [(np.array([0, 1]), np.array([0, 2])), (np.array([2]), np.array([1, 1]))]
+    trajectories = [(np.array([0, 1]), np.array([0, 2])), (np.array([2]), np.array([1, 1]))]
     scores = torch.tensor([[5.0], [1.0], [-0.5]])
-    pairs = Pairs(turns, courses, torch.tensor([1.0, 0.25]), torch.tensor([0.0, 0.5]), torch.tensor([[1.0], [3.0]]))
+    pairs = Pairs(turns, trajectories, torch.tensor([1.0, 0.25]), torch.tensor([0.0, 0.5]), torch.tensor([[1.0], [3.0]]))
     network: Any = Mock(side_effect=lambda seen: scores[seen])
     network.see = np.concatenate
     found = preference_losses(network, pairs, np.arange(2), 0.1)
@@ -167,8 +167,8 @@ def test_the_lesson_by_hand() -> None:
 
     network: Any = Mock(return_value=torch.zeros(3, 1).double())
     network.see = Mock(return_value=seen)
-    courses = [(np.array([0, 1]), np.array([2])), (np.array([1]), np.array([0, 2]))]
-    pairs = Pairs([np.array([number]) for number in range(3)], courses, torch.ones(2).double(), torch.zeros(2).double(), torch.tensor([[1.0], [2.0]]))
+    trajectories = [(np.array([0, 1]), np.array([2])), (np.array([1]), np.array([0, 2]))]
+    pairs = Pairs([np.array([number]) for number in range(3)], trajectories, torch.ones(2).double(), torch.zeros(2).double(), torch.tensor([[1.0], [2.0]]))
     asked = preference_losses(network, pairs, np.arange(2), 0.0, lesson, 0.5) - preference_losses(network, pairs, np.arange(2), 0.0)
     assert asked.item() == pytest.approx(0.5 * (wrong[0] + 3 * wrong[1]) / 4)
 

@@ -23,8 +23,8 @@ from framework.errors import CheckpointError, ConfigError, TrainingError
 from framework.interfaces import Learning
 from framework.lm.adapters import Full, Lora
 from framework.lm.causal import CausalLM
-from framework.preferences.courses import turns_of
 from framework.preferences.fitted_reward import Fitting
+from framework.preferences.trajectories import turns_of
 from framework.rewards.sequence import Pairs, SequenceReward, backward, ends_of, fitting_in, turn_tokens
 from framework.types import Conversation, Message, Preference, Step, Tokens
 from framework.worlds.rewarded import RewardedWorld

@@ -32,7 +32,7 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
     """World by world: a line for each look at each policy, then where gold was highest, then the form of Gao and others fitted to each seed's looks.
 
     How much more was promised than kept, the area of `framework.preferences.overoptimization.Climb`, is not told: gold and a fitted reward have units
-    of their own, and what is kept of a look are means of both, not the spread over courses of one start by which both could be measured.
+    of their own, and what is kept of a look are means of both, not the spread over trajectories of one start by which both could be measured.
     """
     for world in dict.fromkeys(row.subject for row in rows):
         here = [row for row in rows if row.subject == world and went(row)]

@@ -53,11 +53,12 @@ class Study:
 def note(study: Study) -> str:
     """What the numbers mean."""
     return (
-        "Gains above the behaviour's mean, in spreads: standard deviations over the courses of one start. Gold: mean [95 % bootstrap interval] over seeds; "
-        "with few seeds such intervals are too narrow. Best of n over courses of one start; KL = log n - (n - 1)/n nats, no more where courses score alike. "
-        "Lost: gold from the peak to the largest n. Area: between proxy and gold over sqrt(KL). Alpha, beta: of d(alpha - beta d), d = sqrt(KL); R2 of it "
-        "and of d(alpha - beta log d). Budget: least KL whose mean gold is within the interval of the peak. `single`: one member, a mean over members. "
-        f"`gold`: the ceiling, what n courses hold at best (n = {study.sizes[-1]})."
+        "Gains above the behaviour's mean, in spreads: standard deviations over the trajectories of one start. Gold: mean [95 % bootstrap interval] over "
+        "seeds; with few seeds such intervals are too narrow. Best of n over trajectories of one start; KL = log n - (n - 1)/n nats, no more where some "
+        "score alike. Lost: gold from the peak to the largest n. Area: between proxy and gold over sqrt(KL). Alpha, beta: of d(alpha - beta d), "
+        "d = sqrt(KL); R2 of it and of d(alpha - beta log d). Budget: least KL whose mean gold is within the interval of the peak. "
+        "`single`: one member, a mean over members. "
+        f"`gold`: the ceiling, what n trajectories hold at best (n = {study.sizes[-1]})."
     )
 
 

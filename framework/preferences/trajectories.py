@@ -1,4 +1,4 @@
-"""Courses: conversations as turns, an observation and an act each, and what a reward makes of them."""
+"""Trajectories: conversations as turns, an observation and an act each, and what a reward makes of them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def turns_of(conversation: Conversation) -> list[Turn]:
     return turns
 
 
-def score_courses(reward: RewardModel, conversations: Sequence[Conversation]) -> Floats:
+def score_trajectories(reward: RewardModel, conversations: Sequence[Conversation]) -> Floats:
     """The sum of the scores of each conversation's turns, `[N]`; NaN where the reward abstains from one of them."""
-    courses = [turns_of(conversation) for conversation in conversations]
-    scores = reward.score([Step(observation, act, {}, {}) for course in courses for observation, act in course])
-    owners = np.repeat(np.arange(len(courses)), [len(course) for course in courses])
-    return np.bincount(owners, weights=scores, minlength=len(courses)).astype(np.float64)
+    trajectories = [turns_of(conversation) for conversation in conversations]
+    scores = reward.score([Step(observation, act, {}, {}) for trajectory in trajectories for observation, act in trajectory])
+    owners = np.repeat(np.arange(len(trajectories)), [len(trajectory) for trajectory in trajectories])
+    return np.bincount(owners, weights=scores, minlength=len(trajectories)).astype(np.float64)
