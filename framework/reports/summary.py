@@ -61,7 +61,25 @@ def judge(run: Run, episodes: int, constrained: bool = False) -> tuple[dict[str,
         summary["constrained"] = {split: _within(domain, evaluations[split]) for split in _SCORES.values() if split in evaluations}
     for split in domain.real_splits:
         summary[split] = _recorded(domain, evaluations[split])
+    summary["unbeaten"] = unbeaten(summary)
     return summary, list(evaluations.values())
+
+
+def unbeaten(summary: Mapping[str, Any]) -> list[str]:
+    """What reads nothing, or needs no language model, and is nevertheless not shown to be worse than the policy: a sentence each."""
+    unseen, known = SPLITS_TOLD[summary["best_known"] == "optimum"]
+    references, found = summary["references"], list[tuple[str, str, float]]()
+    for key, told in (("score", unseen), ("score_known", known), ("score_shift", "the shifted world")):
+        if key in summary and "best_constant" in references:
+            among = summary["references_shift"] if key == "score_shift" else references
+            found.append((key, f"in {told} always doing the same", _share(among, "best_constant", summary["best_known"])))
+    for name, control in summary["controls"].items():
+        found.append(("score", f"in {unseen} {name.replace('_', ' ')}, which needs no language model,", control["score"]["mean"]))
+    return [
+        f"{rival} scores {score:.3f}; the policy is not shown to be better, {_interval(summary[key])}"
+        for key, rival, score in found
+        if summary[key]["low"] <= score
+    ]
 
 
 def _control(oracle: Oracle, earned: Floats) -> dict[str, Any]:
@@ -130,6 +148,8 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     )
     for warning in summary.get("warnings", ()):
         console.print(f"warning: {warning}", soft_wrap=True)
+    for line in summary.get("unbeaten", ()):
+        console.print(f"not beaten: {line}", soft_wrap=True)
     for line in told_in_words(summary["climbed"]) if "climbed" in summary else []:
         console.print(line, soft_wrap=True)
     console.print("One seed is a demonstration, not a result.")
@@ -140,10 +160,14 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
 def _add_references(table: Table, summary: Mapping[str, Any], names: Sequence[str]) -> None:
     """Rows of those reference policies that the world has."""
     references = summary["references"]
-    low, high = references["random"], references[summary.get("best_known", "optimum")]
     for name in (name for name in names if name in references):
-        score = (references[name] - low) / (high - low)
+        score = _share(references, name, summary.get("best_known", "optimum"))
         table.add_row(name.replace("_", " "), f"{references[name]:.3f}", f"{score:.3f}", *_costs(summary["costs_of_references"][name], summary))
+
+
+def _share(references: Mapping[str, float], name: str, best: str) -> float:
+    """The score of a reference policy."""
+    return (references[name] - references["random"]) / (references[best] - references["random"])
 
 
 def stories_table(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list[str | float]]]:

@@ -21,6 +21,7 @@ from framework.config import CONF
 from framework.errors import ConfigError
 from framework.evaluation import Evaluation
 from framework.reports.report import write_report
+from framework.reports.summary import unbeaten
 from framework.reports.tables import departures
 from framework.reports.tables.finished import Row, rows
 from framework.reports.tables.sheets import sheets
@@ -104,6 +105,18 @@ def test_references_frame_the_policies(runs: Path) -> None:
     assert [row.estimates["score"].mean for row in found if not row.runs] == [0.0, 0.4, 0.8, 1.0]
     assert found[2].estimates["score_shift"].mean == 0.5  # the shifted world has references of its own
     assert found[-1].name == "optimum"
+
+
+def test_what_reads_nothing_and_is_not_beaten_is_told() -> None:
+    """The best constant scores 0.4, in the shifted world too; what is not clearly above that is said to be so."""
+    control = {"closest_line": {"return": around(-3.0), "score": around(0.7)}}
+    assert unbeaten(summary(score=0.7, best_known="optimum")) == []
+    assert unbeaten(summary(score=0.44, best_known="optimum", controls=control)) == [
+        "in unseen wordings always doing the same scores 0.400; the policy is not shown to be better, 0.440 [0.390, 0.490]",
+        "in known wordings always doing the same scores 0.400; the policy is not shown to be better, 0.450 [0.400, 0.500]",
+        "in the shifted world always doing the same scores 0.400; the policy is not shown to be better, 0.240 [0.190, 0.290]",
+        "in unseen wordings closest line, which needs no language model, scores 0.700; the policy is not shown to be better, 0.440 [0.390, 0.490]",
+    ]
 
 
 def test_what_needs_no_language_model_is_a_row(tmp_path: Path) -> None:
