@@ -11,6 +11,7 @@ nobody knows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -33,6 +34,7 @@ class Evaluation:
     returns: Estimate
     score: Estimate | None  # share of the optimum (or of the best that is known): 0 for random acts, 1 for it; None for recorded cases
     costs: Mapping[str, float]  # mean violations an episode
+    acts: Mapping[str, float]  # how often each is taken in an episode, on average; "": nothing that was understood and allowed
     values: Floats  # [episodes], what `returns` averages
     stories: Sequence[Episode]  # a few episodes, to read
 
@@ -75,8 +77,9 @@ def evaluate(policy: Policy, domain: Domain, split: str, episodes: int, on_episo
     values = np.array([seat.value for seat in seats])
     names = dict.fromkeys([*domain.cost_limits, *(name for seat in seats for name in seat.costs)])
     costs = {name: float(np.mean([seat.costs.get(name, 0.0) for seat in seats])) for name in names}
+    acts = {act: count / len(seats) for act, count in Counter(step.act for seat in seats for step in seat.steps).items()}
     told = [Episode(seat.number, seat.steps, seat.value) for seat in seats[:stories]]
-    return Evaluation(split, bootstrap(values), None if recorded else oracle.score(values), costs, values, told)
+    return Evaluation(split, bootstrap(values), None if recorded else oracle.score(values), costs, acts, values, told)
 
 
 def _play(policy: Policy, oracle: Oracle, worlds: Sequence[World], split: str, numbers: range, recorded: bool) -> list[_Seat]:

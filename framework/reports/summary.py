@@ -23,6 +23,7 @@ from framework.types import Episode, Estimate, Floats
 _RIVALS = ("random", "best_constant", "heuristic", "optimum")
 _REFERENCES = (*_RIVALS, "constrained_optimum", "proxy_optimum", "informed", "expert")
 _SCORES = {"score": "test", "score_known": "validation", "score_shift": "shift"}
+_COMPARED, _UNLIKE = 256, 0.1  # episodes in which the optimum's acts are counted; times an episode that make a difference worth a word
 SPLITS_TOLD = {True: ("unseen wordings", "known wordings"), False: ("unseen episodes", "validation episodes")}
 """What the splits `test` and `validation` are, where the optimum is known and where it is not."""
 
@@ -57,6 +58,8 @@ def judge(run: Run, episodes: int, constrained: bool = False) -> tuple[dict[str,
         "costs": {name: {"mean": cost, "limit": domain.cost_limits.get(name)} for name, cost in test.costs.items()},
         "costs_of_references": {name: dict(oracle.references[name].costs) for name in names},
     }
+    if oracle.exact:
+        summary["acts"] = _acts(domain, test)
     if constrained:
         summary["constrained"] = {split: _within(domain, evaluations[split]) for split in _SCORES.values() if split in evaluations}
     for split in domain.real_splits:
@@ -80,6 +83,13 @@ def unbeaten(summary: Mapping[str, Any]) -> list[str]:
         for key, rival, score in found
         if summary[key]["low"] <= score
     ]
+
+
+def _acts(domain: Domain, test: Evaluation) -> dict[str, dict[str, float]]:
+    """How often the policy and the optimum take each act in an episode of the test split; those come first in which they differ most."""
+    best = evaluate(ReferencePolicy(domain.oracle("test"), "optimum"), domain, "test", min(len(test.values), _COMPARED), stories=0).acts
+    found = {act: {"policy": test.acts.get(act, 0.0), "optimum": best.get(act, 0.0)} for act in {**test.acts, **best}}
+    return dict(sorted(found.items(), key=lambda each: -abs(each[1]["policy"] - each[1]["optimum"])))
 
 
 def _control(oracle: Oracle, earned: Floats) -> dict[str, Any]:
@@ -150,6 +160,9 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
         console.print(f"warning: {warning}", soft_wrap=True)
     for line in summary.get("unbeaten", ()):
         console.print(f"not beaten: {line}", soft_wrap=True)
+    if unlike := [(act or "nothing understood", n) for act, n in summary.get("acts", {}).items() if abs(n["policy"] - n["optimum"]) >= _UNLIKE][:3]:
+        told = ", ".join(f"{act} {n['policy']:.2f} ({n['optimum']:.2f})" for act, n in unlike)
+        console.print(f"Most unlike the optimum (in brackets), acts an episode: {told}.", soft_wrap=True)
     for line in told_in_words(summary["climbed"]) if "climbed" in summary else []:
         console.print(line, soft_wrap=True)
     console.print("One seed is a demonstration, not a result.")

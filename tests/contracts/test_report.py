@@ -366,7 +366,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
 def evaluation(split: str, *steps: Step) -> Evaluation:
-    return Evaluation(split, Estimate(-1.0, -1.0, -1.0), None, {}, np.array([-1.0]), [Episode(7, steps, -1.25)])
+    return Evaluation(split, Estimate(-1.0, -1.0, -1.0), None, {}, {}, np.array([-1.0]), [Episode(7, steps, -1.25)])
 
 
 class Page(HTMLParser):
@@ -405,6 +405,12 @@ def test_page_has_table_and_stories(tmp_path: Path) -> None:
     ):
         assert expected in text
     assert [tag for tag, _ in shown.tags].count("details") == 2
+
+
+def test_page_says_what_it_does(tmp_path: Path) -> None:
+    acts = {"sell_all": {"policy": 1.0, "optimum": 0.25}, "": {"policy": 0.5, "optimum": 0.0}}
+    told = " ".join(page(tmp_path, summary(acts=acts)).text.split())
+    assert "sell_all1.0000.250 (nothing understood)0.5000.000" in told
 
 
 def test_page_within_limits(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_the_optimum_scores_one_without_doubt(environment: str) -> None:
     found = evaluate(Following(domain.oracle("test"), "optimum"), domain, "test", 500)
     assert found.score is not None
     assert [found.score.mean, found.score.low, found.score.high] == pytest.approx([1, 1, 1], abs=1e-12)
+    assert sum(times for act, times in found.acts.items() if act in domain.make("test").interview.decisions) == pytest.approx(1)  # an episode has one decision
 
 
 @pytest.mark.slow
@@ -110,6 +111,7 @@ def test_silence_does_not_pay(environment: str) -> None:
             return np.full(len(observations.texts), -1)
 
     found = evaluate(Silent(), desk, "validation", 300, stories=300)
+    assert found.acts == {"": worlds.max_steps}
     difference = found.values - plain_returns(found)  # how good this client is to have
     assert abs(difference.mean()) <= 4 * standard_error(difference) + 1e-12  # the second for rounding alone
 
