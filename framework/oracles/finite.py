@@ -110,20 +110,22 @@ class FiniteProcess:
             mask = np.asarray(self.model.allowed(state), bool)
             reward, proxy = np.full(n_acts, -np.inf), np.full(n_acts, -np.inf)
             for act in np.flatnonzero(mask).tolist():
-                reward[act] = proxy[act] = total = 0.0
+                total = earned = promised = 0.0
                 for outcome in self.model.outcomes(state, act):
-                    total += outcome.probability
-                    reward[act] += outcome.probability * outcome.reward
-                    proxy[act] += outcome.probability * outcome.proxy
+                    probability, after = outcome.probability, outcome.state
+                    total += probability
+                    earned += probability * outcome.reward
+                    promised += probability * outcome.proxy
                     for name, cost in outcome.costs.items():
-                        costs.setdefault(name, []).append((row, act, outcome.probability * cost))
-                    if outcome.state is not None:
-                        if outcome.state not in self._index:
-                            self._index[outcome.state] = len(queue)
-                            queue.append(outcome.state)
+                        costs.setdefault(name, []).append((row, act, probability * cost))
+                    if after is not None:
+                        if (place := self._index.get(after)) is None:
+                            place = self._index[after] = len(queue)
+                            queue.append(after)
                         pair.append(row * n_acts + act)
-                        target.append(self._index[outcome.state])
-                        chance.append(outcome.probability)
+                        target.append(place)
+                        chance.append(probability)
+                reward[act], proxy[act] = earned, promised
                 if abs(total - 1) > 1e-9:
                     raise ValueError(f"{self.model.acts[act]} in {state}: probabilities of outcomes sum to {total:.6f}, not to one")
             masks.append(mask)
