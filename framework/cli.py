@@ -159,7 +159,7 @@ def _policy_settings(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield f"{group}.{key}", value
 
 
-_CARRIED = ("domain", "data", "algo", "policy", "lm", "adapter", "warm_start", "reward")
+_CARRIED = ("domain", "data", "algo", "policy", "lm", "adapter", "warm_start", "reward", "seed")
 
 
 def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
@@ -172,14 +172,14 @@ def _with_choices_of_checkpoint(arguments: list[str]) -> list[str]:
     if where in (None, "", "null"):
         return arguments
     _, record = open_checkpoint(Path(where))
-    groups = [] if given.get("resume") else [f"{group}={record[group]}" for group in _CARRIED[2:] if group in record]  # a preset may have chosen them
+    chosen = [] if given.get("resume") else [f"{name}={record[name]}" for name in _CARRIED[2:] if name in record]  # a preset may have chosen them
     carried = [str(choice) for choice in record.get("choices", [])]
     settings = [] if given.get("resume") else [f"++{key}={json.dumps(value)}" for key, value in _policy_settings(record)]
-    taken = (*_CARRIED, *(("seed", "experiment", "preset", "tracker", "threads", "rollout") if given.get("resume") else ()))
+    taken = (*_CARRIED, *(("experiment", "preset", "tracker", "threads", "rollout") if given.get("resume") else ()))
     kept = [choice for choice in carried if re.split("[.@=]", choice.lstrip("+~"))[0] in taken]
     if any("_target_" in choice for choice in kept):
         raise UserError(f"{where}: names a _target_, which a checkpoint may not choose; give it on the command line if you trust it")
     own = _overrides(arguments)
     flags = [argument for argument in arguments if argument not in own]
     keys = {choice.split("=")[0] for choice in own}
-    return [*flags, *(choice for choice in [*groups, *kept, *settings] if choice.split("=")[0] not in keys), *own]
+    return [*flags, *(choice for choice in [*chosen, *kept, *settings] if choice.split("=")[0] not in keys), *own]

@@ -263,7 +263,9 @@ def test_what_a_finished_run_prints_can_be_done(finished: Path, start: Start, tm
     """`experiment=evaluate checkpoint=DIR` needs nothing else, and finds again what training found."""
     start(tmp_path / "run", "experiment=evaluate", f"checkpoint={finished}", "experiment.episodes=64", "tracker=none")
     again, first = (json.loads((directory / "summary.json").read_text()) for directory in (tmp_path / "run", finished))
-    assert {key: again[key] for key in ("return", "score", "costs")} == {key: first[key] for key in ("return", "score", "costs")}
+    found = ("return", "score", "costs", "acts", "seed")
+    assert {key: again[key] for key in found} == {key: first[key] for key in found}
+    assert "seed=7" in prepare(["experiment=evaluate", f"checkpoint={finished}", "seed=7"])[-1], "whoever asks for another seed gets it"
 
 
 @pytest.mark.slow
@@ -271,8 +273,9 @@ def test_what_a_finished_run_prints_can_be_done(finished: Path, start: Start, tm
 def test_a_run_with_a_preset_is_evaluated_as_it_was_trained(preset: str, start: Start, tmp_path: Path) -> None:
     few = [f"experiment.{key}={value}" for key, value in {"episodes": 8, "curve_episodes": 8, "explore_episodes": 5, "curve_points": 1}.items()]
     few += ["algo.total_steps=64", "algo.n_envs=8", "algo.n_steps=8", "algo.batch_size=64", "warm_start=none", "tracker=none", "threads=1"]
-    start(tmp_path / "run", *QUICK, f"preset={preset}", *few)
-    start(tmp_path / "again", "experiment=evaluate", f"checkpoint={tmp_path / 'run'}", "experiment.episodes=8", "tracker=none")
+    start(tmp_path / "run", *QUICK, f"preset={preset}", *few, "seed=3")
+    again = start(tmp_path / "again", "experiment=evaluate", f"checkpoint={tmp_path / 'run'}", "experiment.episodes=8", "tracker=none")
+    assert again.identity["seed"] == 3, "a table over seeds counts it as what it is"
 
 
 @pytest.mark.slow
