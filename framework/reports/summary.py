@@ -17,6 +17,7 @@ from framework.interfaces import Domain, Oracle
 from framework.ledger import told_in_words
 from framework.policies.scripted import ReferencePolicy
 from framework.progress import progress
+from framework.reports.tables.finished import scores_of_reference
 from framework.statistics import bootstrap
 from framework.types import Episode, Estimate, Floats
 
@@ -71,11 +72,9 @@ def judge(run: Run, episodes: int, constrained: bool = False) -> tuple[dict[str,
 def unbeaten(summary: Mapping[str, Any]) -> list[str]:
     """What reads nothing, or needs no language model, and is nevertheless not shown to be worse than the policy: a sentence each."""
     unseen, known = SPLITS_TOLD[summary["best_known"] == "optimum"]
-    references, found = summary["references"], list[tuple[str, str, float]]()
-    for key, told in (("score", unseen), ("score_known", known), ("score_shift", "the shifted world")):
-        if key in summary and "best_constant" in references:
-            among = summary["references_shift"] if key == "score_shift" else references
-            found.append((key, f"in {told} always doing the same", _share(among, "best_constant", summary["best_known"])))
+    told = {"score": unseen, "score_known": known, "score_shift": "the shifted world"}
+    constant = scores_of_reference(summary, "best_constant") if "best_constant" in summary["references"] else {}
+    found = [(key, f"in {told[key]} always doing the same", score.mean) for key, score in constant.items()]
     for name, control in summary["controls"].items():
         found.append(("score", f"in {unseen} {name.replace('_', ' ')}, which needs no language model,", control["score"]["mean"]))
     return [
@@ -174,13 +173,8 @@ def _add_references(table: Table, summary: Mapping[str, Any], names: Sequence[st
     """Rows of those reference policies that the world has."""
     references = summary["references"]
     for name in (name for name in names if name in references):
-        score = _share(references, name, summary.get("best_known", "optimum"))
+        score = scores_of_reference(summary, name)["score"].mean
         table.add_row(name.replace("_", " "), f"{references[name]:.3f}", f"{score:.3f}", *_costs(summary["costs_of_references"][name], summary))
-
-
-def _share(references: Mapping[str, float], name: str, best: str) -> float:
-    """The score of a reference policy."""
-    return (references[name] - references["random"]) / (references[best] - references["random"])
 
 
 def stories_table(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[list[str | float]]]:

@@ -131,7 +131,7 @@ def _read(path: Path) -> Finished:
 
 def _of_policy(summary: Mapping[str, Any]) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
     estimates = {name: _estimate(summary[name]) for name in SCORES if name in summary}
-    others = {name: _scores_of_reference(summary, name) for name in REFERENCES if name in summary["references"]}
+    others = {name: scores_of_reference(summary, name) for name in REFERENCES if name in summary["references"]}
     for name, cost in summary["costs"].items():
         column = f"{COST}{name}" if cost["limit"] is None else f"{COST}{name} ≤ {cost['limit']:g}"
         estimates[column] = _exactly(float(cost["mean"]))
@@ -159,7 +159,8 @@ def _within_limits(splits: Mapping[str, Any]) -> dict[str, Estimate]:
     return scores | costs
 
 
-def _scores_of_reference(summary: Mapping[str, Any], name: str) -> dict[str, Estimate]:
+def scores_of_reference(summary: Mapping[str, Any], name: str) -> dict[str, Estimate]:
+    """What a reference policy scores, by the names in `SCORES` that a run's summary has; the shifted world has references of its own."""
     scores = {}
     for kind in (kind for kind in SCORES if kind in summary):
         values = summary["references_shift" if kind == "score_shift" else "references"]
