@@ -49,7 +49,7 @@ class Phrasebook(Speech):
     Attributes:
         acts: names of the world's acts, in order.
         cues: of each act; each is one or more runs of words that must all occur.
-        say: of each act, sentences.
+        say: of each act, sentences; the first is the one that is taught.
         because: templates of `{say}` and `{facts}`.
         never: forbidden claims, as runs of words.
     """
@@ -68,8 +68,8 @@ class Phrasebook(Speech):
         return longest.index(best) if best and longest.count(best) == 1 else None
 
     def answer(self, shown: str, act: int, rng: np.random.Generator) -> str:
-        """See `Speech`; gives no reasons, since a turn is paid for what is done."""
-        return self.express(act, None, rng)
+        """See `Speech`; always in the same words, and without reasons: a turn is paid for what is done, and which of many wordings is chance to a learner."""
+        return self.say[act][0]
 
     def express(self, act: int, grounds: Grounds | None, rng: np.random.Generator) -> str:
         """The act in words; with two reasons, where there are `grounds` for any."""
