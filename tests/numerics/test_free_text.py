@@ -206,6 +206,12 @@ def test_style_never_outbids_substance(sky: Sky, rubric: float) -> None:
         free_text(sky, "train", rubric)
 
 
+def test_an_act_is_taught_in_the_first_of_its_wordings_alone(book: Phrasebook) -> None:
+    rng = np.random.default_rng(0)
+    for act, name in enumerate(ACTS):
+        assert {book.answer("day 1", act, rng) for _ in range(8)} == {BOOK["acts"][name]["say"][0]}
+
+
 def test_no_phrasebook_no_words() -> None:
     with pytest.raises(ValueError, match="sky/Sky has no phrasebook"):
         free_text(Sky(), "train")
