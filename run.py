@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -36,23 +37,28 @@ def main(config: DictConfig) -> None:
         finally:
             run.tracker.close()
     except UserError as error:
-        code = _complain(error)
-        if not single:
-            raise  # the sweep goes on with its other jobs, and fails at its end
-        sys.exit(code)
+        _end(_complain(error), single)
     except Interrupted as stopped:
         print(f"stopped; nothing is lost. Go on with:\n  {stopped}", flush=True)
         if not single:
             print(f"or with all of the sweep: the same command with hydra.sweep.dir={sweep}", flush=True)
         sys.exit(stopped.code)
     if not holds:
-        if not single:
-            raise Unmet
-        sys.exit(1)
+        _end(1, single)
 
 
-class Unmet(Exception):
-    """A job of a sweep that came to its end and says no."""
+class JobFailed(Exception):
+    """A job of a sweep failed, and has said why: the others go on, and the sweep ends with the exit code of the first that did."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def _end(code: int, single: bool) -> NoReturn:
+    if single:
+        sys.exit(code)
+    raise JobFailed(code)
 
 
 def _complain(error: UserError) -> int:
@@ -68,8 +74,8 @@ if __name__ == "__main__":
         main()
     except UserError as error:
         sys.exit(_complain(error))
-    except Unmet:
-        sys.exit(1)
+    except JobFailed as failed:
+        sys.exit(failed.code)
     except KeyboardInterrupt:
         print("stopped before there was anything to keep", file=sys.stderr)
         sys.exit(130)

@@ -61,6 +61,15 @@ def test_it_keeps_the_promises_of_a_domain(run: Run, installed: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_a_broken_promise_fails_a_sweep_whose_other_jobs_go_on(run: Run, installed: Path, tmp_path: Path) -> None:
+    tells_nothing_and_something = "domain.worlds.Coin.accuracy=0.5,0.9"
+    done = run("-m", "experiment=check_domain", "lm=tfidf", "domain=example", tells_nothing_and_something, f"hydra.sweep.dir={tmp_path}", packages=(installed,))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    kept = [all(check["passed"] for check in json.loads(file.read_text())) for file in sorted(tmp_path.rglob("checks.json"))]
+    assert kept == [False, True]
+
+
+@pytest.mark.slow
 def test_its_settings_are_checked_like_ours(run: Run, installed: Path) -> None:
     done = run("domain=example", "domain.worlds.Coin.accuracy=2", packages=(installed,))
     assert done.returncode == 2 and "domain.worlds.Coin.accuracy: " in done.stderr and "Traceback" not in done.stderr
