@@ -15,7 +15,7 @@ SOME = (
     "tracker=none",
     "threads=1",
     "warm_start.demonstrations=96",
-    "algo.total_steps=60",
+    "algo.total_steps=160",
     "algo.batch_size=16",
     "experiment.episodes=12",
 )
@@ -28,7 +28,7 @@ SIZES = {"grpo": ("algo.n_groups=2", "algo.group_size=4", "algo.loss=grpo"), "pp
 def test_a_run_in_words(name: str, tmp_path: Path) -> None:
     start_here(tmp_path / "run", *SOME, *LOOKS, f"algo={name}", *SIZES[name])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["env_steps"] == 60 and len(summary["curve"]) >= 2
+    assert summary["env_steps"] == 160 and len(summary["curve"]) >= 2
     assert summary["score_known"]["low"] <= summary["score_known"]["mean"] <= summary["score_known"]["high"] < 1
     told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     played = [metrics for metrics in told if "rollout/reward" in metrics]
