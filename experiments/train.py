@@ -163,7 +163,7 @@ class Train(Experiment):
                 run.tracker.log(metrics, env_steps)
                 if not record["ledger"] and len(record["episodes"]) >= RECENT:  # of the policy as it was: what signals are measured by
                     self._look(record)
-                if env_steps >= len(record["curve"]) * every:
+                if len(record["curve"]) * every <= env_steps < total:
                     self._point(run, record, climb)
                     self._keep(run, record, finished=False)
                 elif stop.signal is not None:
@@ -173,7 +173,6 @@ class Train(Experiment):
             run.algorithm.learn(run.policy, make_world, Learning(between_rollouts, run.settings.seed, run.device, directory, self._limits(run)))
         if stop.signal is not None:
             raise Interrupted(stop.exit_code, f"python run.py resume={run.directory}")
-        record["env_steps"] = total
         self._point(run, record, climb)
 
     def _point(self, run: Run, record: dict[str, Any], climb: Climb | None) -> None:

@@ -540,7 +540,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def learn(self, policy: Policy, make_world: Callable[[], World], run: Learning) -> None:
-        """Trains `policy` in place until `total_steps`, or until `run.progress` says stop."""
+        """Trains `policy` in place until `total_steps`, or until `run.progress` says stop, which hears of the start and of every rollout, the last too."""
 
     def save(self, directory: Path) -> None:
         """Writes what is needed to go on exactly from here; may be called from within `run.progress`."""

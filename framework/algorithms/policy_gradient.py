@@ -121,7 +121,7 @@ class PolicyGradient(Algorithm):
 
     def goes_on(self, run: Learning) -> bool:
         """Tells of the last batch, and asks whether there is to be another."""
-        return self.steps < self.total_steps and run.progress(self.steps, self._metrics)
+        return run.progress(self.steps, self._metrics) and self.steps < self.total_steps
 
     def seeds(self, seed: int, n: int, times: int = 1) -> list[int]:
         """Of the next training episodes: `n` situations, each so many times."""

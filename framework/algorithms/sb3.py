@@ -41,22 +41,26 @@ class _Stop(Exception):
 
 
 class _Boundary(BaseCallback):
-    """Between two rollouts: reports, anneals, stops if told to, and refuses to go on with a number that is none."""
+    """Between two rollouts and at the end: reports, anneals, stops if told to, and refuses to go on with a number that is none."""
 
     def __init__(self, algorithm: StableBaselines, progress: Progress) -> None:
         super().__init__()
         self._algorithm, self._progress = algorithm, progress
 
     def _on_rollout_start(self) -> None:
-        done = self.num_timesteps
-        if done % self._algorithm.report_every:
-            return
-        self._algorithm.anneal(self.model, min(1.0, done / self._algorithm.total_steps))
-        if not self._progress(done, self._metrics()):
+        if self.num_timesteps % self._algorithm.report_every == 0 and not self._goes_on():
             raise _Stop
+
+    def _on_training_end(self) -> None:
+        self._goes_on()
 
     def _on_step(self) -> bool:
         return True
+
+    def _goes_on(self) -> bool:
+        done = self.num_timesteps
+        self._algorithm.anneal(self.model, min(1.0, done / max(1, self._algorithm.total_steps)))
+        return self._progress(done, self._metrics())
 
     def _metrics(self) -> dict[str, float]:
         metrics = {name: float(value) for name, value in self.logger.name_to_value.items() if isinstance(value, (int, float, np.number))}

@@ -82,8 +82,9 @@ def of(algorithm: str) -> list[str]:
     return [f"algo={algorithm}", *(argument for argument in SMALL if argument.split("=")[0] not in lacking)]
 
 
-@pytest.mark.parametrize("after", [1, 5], ids=lambda n: f"after-{n}")
+@pytest.mark.parametrize("after", [1, 5, 9], ids=["at the start", "on the way", "at the end"])
 def test_ppo_resumed_is_ppo(after: int, tmp_path: Path, uninterrupted: Path) -> None:
+    assert [step for step, told in metrics(uninterrupted).items() if "rollout/return" in told] == list(range(256, 2049, 256))
     interrupted(tmp_path / "halves", after, *SMALL)
     start_here(tmp_path / "unused", f"resume={tmp_path / 'halves'}")
     same(uninterrupted, tmp_path / "halves")

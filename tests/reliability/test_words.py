@@ -28,11 +28,12 @@ SIZES = {"grpo": ("algo.n_groups=2", "algo.group_size=4", "algo.loss=grpo"), "pp
 def test_a_run_in_words(name: str, tmp_path: Path) -> None:
     start_here(tmp_path / "run", *SOME, *LOOKS, f"algo={name}", *SIZES[name])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["env_steps"] == 160 and len(summary["curve"]) >= 2
+    assert summary["env_steps"] >= 160 and len(summary["curve"]) >= 2
     assert summary["score_known"]["low"] <= summary["score_known"]["mean"] <= summary["score_known"]["high"] < 1
     told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     played = [metrics for metrics in told if "rollout/reward" in metrics]
-    assert played and all(metrics["rollout/reward"] <= 0 and "rollout/gold_return" in metrics for metrics in played)
+    assert played[-1]["step"] == summary["env_steps"], "the last batch is told of too"
+    assert all(metrics["rollout/reward"] <= 0 and "rollout/gold_return" in metrics for metrics in played)
     kept = (tmp_path / "run" / "checkpoint").resolve()
     start_here(tmp_path / "again", "experiment=evaluate", f"checkpoint={kept}", "experiment.episodes=12", "tracker=none", "threads=1")
     again = json.loads((tmp_path / "again" / "summary.json").read_text())

@@ -24,7 +24,7 @@ from framework.rewards.judge import CANARIES, Judge
 from framework.types import Floats, Observations, Step, Utterance
 
 TINY = (*QUICK, *SMALL, "algo.total_steps=512", "experiment.curve_points=1", "experiment.episodes=8", "experiment.curve_episodes=8")
-WORDS = (*QUICK, "algo=grpo", "algo.n_groups=2", "algo.group_size=4", "algo.total_steps=60", "algo.batch_size=16", "warm_start.demonstrations=96")
+WORDS = (*QUICK, "algo=grpo", "algo.n_groups=2", "algo.group_size=4", "algo.total_steps=160", "algo.batch_size=16", "warm_start.demonstrations=96")
 WORDS += ("experiment=smoke", "experiment.curve_points=1", "experiment.episodes=2", "experiment.curve_episodes=2", "experiment.explore_episodes=4")
 WORDS += ("threads=1", "tracker=none", "reward=judge", "reward.model=m")
 ACTS = load_domain("healthcare", "NewbornTriage").acts
