@@ -17,7 +17,7 @@ from framework.interfaces import Domain, Oracle
 from framework.ledger import told_in_words
 from framework.policies.scripted import ReferencePolicy
 from framework.progress import progress
-from framework.reports.tables.finished import scores_of_reference
+from framework.reports.tables.finished import SPLITS_TOLD, scores_of_reference
 from framework.statistics import bootstrap
 from framework.types import Episode, Estimate, Floats
 
@@ -25,8 +25,6 @@ _RIVALS = ("random", "best_constant", "heuristic", "optimum")
 _REFERENCES = (*_RIVALS, "constrained_optimum", "proxy_optimum", "informed", "expert")
 _SCORES = {"score": "test", "score_known": "validation", "score_shift": "shift"}
 _COMPARED, _UNLIKE = 256, 0.1  # episodes in which the optimum's acts are counted; times an episode that make a difference worth a word
-SPLITS_TOLD = {True: ("unseen wordings", "known wordings"), False: ("unseen episodes", "validation episodes")}
-"""What the splits `test` and `validation` are, where the optimum is known and where it is not."""
 
 
 def judge(run: Run, episodes: int, constrained: bool = False) -> tuple[dict[str, Any], list[Evaluation]]:

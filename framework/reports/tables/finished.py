@@ -22,6 +22,8 @@ from framework.types import Estimate
 CHOICES = ("algo", "lm", "adapter", "warm_start", "reward")
 SCORES = {"score": "score (test)", "score_known": "known wordings", "score_shift": "shifted world"}
 """What a policy is worth in a world; a language model on data has the scores of that data instead."""
+SPLITS_TOLD = {True: ("unseen wordings", "known wordings"), False: ("unseen episodes", "validation episodes")}
+"""What the splits `test` and `validation` are, where the optimum is known and where it is not."""
 REFERENCES = ("random", "best_constant", "heuristic", "optimum", "expert")
 LEADS = {f"ahead_of_{rival}": rival for rival in ("heuristic", "best_constant")}
 WITHIN = "within limits: "

@@ -13,7 +13,7 @@ from textwrap import fill
 import matplotlib
 from rich.table import Table
 
-from framework.reports.tables.finished import COST, LEADS, SCORES, VALIDATION_LOSS, WITHIN, Row, main_score
+from framework.reports.tables.finished import COST, LEADS, SCORES, SPLITS_TOLD, VALIDATION_LOSS, WITHIN, Row, main_score
 from framework.statistics import bootstrap
 from framework.types import Estimate
 
@@ -230,9 +230,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     found, counts = [row for row in rows if row.runs], main_score(rows)
+    best = "expert" if any(row.name == "expert" for row in rows) else "optimum"
     kinds = [(counts, counts.replace("_", " "), 0.0, "#2166ac")]
     if not found[0].runs[0].tuned:
-        kinds = [("score", "unseen wordings (test)", 0.1, "#2166ac"), ("score_known", "known wordings", -0.1, "white")]
+        unseen, known = SPLITS_TOLD[best == "optimum"]
+        kinds = [("score", f"{unseen} (test)", 0.1, "#2166ac"), ("score_known", known, -0.1, "white")]
     for kind, label, shift, inside in kinds:
         estimates = [row.estimates[kind] for row in found]
         means, heights = [e.mean for e in estimates], [number + shift for number in range(len(found))]
@@ -247,7 +249,6 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_yticks(range(len(found)), [_label(row) for row in found], fontsize=8)
     axes.set_ylim(-0.6, len(found) - 0.4)
     axes.set_title(rows[0].subject, fontsize=10, loc="right", pad=46)
-    best = "expert" if any(row.name == "expert" for row in rows) else "optimum"
     told = counts.replace("_", " ") if len(kinds) == 1 else f"share of the {best} (random acts 0, {best} 1)"
     axes.set_xlabel(f"{told}, 95 % interval", fontsize=8)
     axes.grid(axis="x", alpha=0.2)
