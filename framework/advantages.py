@@ -69,6 +69,24 @@ def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def turn_by_turn(rewards: Tensor, mask: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Rewards to come and the groups that they are to be compared in, `[E·T]` each, for `group_relative` and `leave_one_out`.
+
+    What came from turn t on is compared with what came from turn t on in the other episodes of the group, which is 0 where they had
+    ended: a baseline that is the same whether an episode goes on or stops, and that depends on nothing it did. Without those that
+    had ended it would be biased (`framework.gradients.estimators.turn_index`; verl#7244).
+
+    Args:
+        rewards: of turns `[E, T]`.
+        mask: `[E, T]` bool.
+        groups: which situation, from 0, each episode began in `[E]`; two episodes or more of each.
+    """
+    to_come = returns(rewards, mask)
+    numbers = torch.arange(mask.shape[1], device=groups.device)
+    return to_come.flatten(), (groups[:, None] * mask.shape[1] + numbers).flatten()
+
+
+@torch.no_grad()
 def reinforce_plus_plus(rewards: Tensor) -> Tensor:
     """Rewards normalised over the whole batch, `[B]` (REINFORCE++: Hu et al., 2025)."""
     _same(1, rewards=rewards)

@@ -7,8 +7,8 @@ what is chance too, deviations, lengths and the number of turns: `experiment=exa
 
 It is tempting to compare turn by turn instead, each turn's reward with the mean reward of the group's turns of the same number.
 Where the policy has a say in when an episode ends, that is biased: the means of turns to come are only taken away from those who go
-on, which pays every decision to go on a hidden bonus of minus what such turns earn (verl#7244). Credit turn by turn needs a
-critic (`algo=ppo_text`) or a baseline that is the same for all (`algo=reinforce algo.advantage=reinforce_plus_plus`).
+on, which pays every decision to go on a hidden bonus of minus what such turns earn (verl#7244). `algo.credit=turn` compares what came
+from a turn on, and counts who has ended as earning nothing: a baseline that is the same for all, so the gradient stays what it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Literal
 from torch import Tensor
 
 from framework import losses
-from framework.advantages import group_relative
+from framework.advantages import group_relative, turn_by_turn
 from framework.algorithms.policy_gradient import GroupedPolicyGradient
 from framework.algorithms.turns import Batch
 from framework.config import Count, NonNegative
@@ -38,6 +38,7 @@ class GRPO(GroupedPolicyGradient):
         n_epochs: how often each turn is learnt from.
         loss: grpo (Shao et al., 2024), dr_grpo (Liu et al., 2025), dapo (Yu et al., 2025; its clipping and weighting), gspo (Zheng et
             al., 2025) or cispo (MiniMax-M1, 2025).
+        credit: what a turn is worth: what its whole `episode` earned, or what came from the `turn` on, in which there is less chance.
         clip_low: how far a ratio may fall below 1; null: as the loss's authors have it.
         clip_high: how far it may rise above.
     """
@@ -45,13 +46,14 @@ class GRPO(GroupedPolicyGradient):
     batch_size: Count
     n_epochs: Count
     loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
+    credit: Literal["episode", "turn"]
     clip_low: NonNegative | None
     clip_high: NonNegative | None
 
     def improve(self, policy: SpeakingPolicy, batch: Batch) -> None:
         """Learns from a batch, in minibatches."""
         reference = self.reference(policy, batch)
-        advantages = group_relative(batch.totals, self.groups(batch), scale=self.loss != "dr_grpo")[batch.episodes]
+        advantages = self.advantages(batch)
         for said, draws in batch.minibatches(self.batch_size, self.n_epochs):
             weights = self.weights(batch.turns[draws], batch)
             for part in policy.score(said):
@@ -63,6 +65,14 @@ class GRPO(GroupedPolicyGradient):
                 loss.backward()
                 self.watch(part, batch.logprobs[at], loss)
             self.update()
+
+    def advantages(self, batch: Batch) -> Tensor:
+        """What each turn was worth beyond what the group's episodes earned on average, `[B]`."""
+        scale, groups = self.loss != "dr_grpo", self.groups(batch)
+        if self.credit == "episode":
+            return group_relative(batch.totals, groups, scale)[batch.episodes]
+        rewards, mask = batch.by_episode(batch.rewards)
+        return group_relative(*turn_by_turn(rewards, mask, groups), scale).view_as(mask)[mask]
 
     def terms(self, logprobs: Tensor, old: Tensor, advantages: Tensor, turns: Tensor) -> Tensor:
         """What each draw should become, `[N]` from `[N]` each."""

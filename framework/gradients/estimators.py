@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from framework.advantages import gae, group_relative, leave_one_out, reinforce_plus_plus, returns, whiten
+from framework.advantages import gae, group_relative, leave_one_out, reinforce_plus_plus, returns, turn_by_turn, whiten
 from framework.gradients.exact import Tables, Truth
 from framework.losses import mean_of_budgets, mean_of_sequences, mean_of_tokens, ppo
 
@@ -118,9 +118,7 @@ def turn_index_corrected(episodes: Episodes) -> Tensor:
 
     The baseline is the same whether an episode goes on or stops, and depends on nothing that it did: unbiased.
     """
-    to_come, n_groups = returns(episodes.rewards, episodes.mask), int(episodes.groups.max()) + 1
-    cells = episodes.groups[:, None] + n_groups * torch.arange(to_come.shape[1])
-    return leave_one_out(to_come.flatten(), cells.flatten()).view_as(to_come) * episodes.mask
+    return leave_one_out(*turn_by_turn(episodes.rewards, episodes.mask, episodes.groups)).view_as(episodes.mask) * episodes.mask
 
 
 def per_episode(episodes: Episodes) -> Tensor:

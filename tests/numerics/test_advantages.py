@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from framework import advantages
-from framework.advantages import gae, group_relative, leave_one_out, reinforce_plus_plus, returns, whiten
+from framework.advantages import gae, group_relative, leave_one_out, reinforce_plus_plus, returns, turn_by_turn, whiten
 
 B, T = 6, 9
 
@@ -63,6 +63,15 @@ def test_group_relative_by_hand_whatever_the_order() -> None:
 def test_leave_one_out_by_hand() -> None:
     found = leave_one_out(torch.tensor([1.0, 2.0, 6.0, 0.0, 4.0]), torch.tensor([0, 0, 0, 1, 1]))
     torch.testing.assert_close(found, torch.tensor([-3.0, -1.5, 4.5, -4.0, 4.0]))
+
+
+def test_turn_by_turn_by_hand_and_who_has_ended_counts_as_nothing() -> None:
+    rewards, mask = torch.tensor([[1.0, 2.0], [9.0, 9.0], [3.0, 0.0], [1.0, 8.0]]), torch.tensor([[1, 1], [1, 1], [1, 0], [1, 1]])
+    to_come, cells = turn_by_turn(rewards, mask, torch.tensor([0, 1, 0, 1]))
+    torch.testing.assert_close(to_come.view(4, 2), torch.tensor([[3.0, 2.0], [18.0, 9.0], [3.0, 0.0], [9.0, 8.0]]))
+    expected = torch.tensor([[0.0, 2.0], [9.0, 1.0], [0.0, -2.0], [-9.0, -1.0]])
+    torch.testing.assert_close(leave_one_out(to_come, cells).view(4, 2), expected)
+    torch.testing.assert_close(group_relative(to_come, cells, scale=False).view(4, 2), expected / 2)
 
 
 def test_group_advantages_are_those_of_trl() -> None:

@@ -14,6 +14,7 @@ from framework.lm.adapters import Lora
 
 ALGORITHMS = [
     ("grpo", {"loss": "dr_grpo"}),
+    ("grpo", {"loss": "dr_grpo", "credit": "turn"}),
     ("reinforce", {"advantage": "rloo"}),
     ("reinforce", {"advantage": "reinforce_plus_plus"}),
     ("ppo_text", {"vf_coef": 0.5}),

@@ -69,13 +69,15 @@ def test_in_bfloat16_it_is_computed_again_as_nearly_as_that_goes(micro: Path) ->
     assert logprobs.dtype == states.dtype == torch.float32
 
 
-def first_gradient(policy: GenerativePolicy, algo: PolicyGradient, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Tensor], Batch]:
+def first_gradient(
+    policy: GenerativePolicy, algo: PolicyGradient, monkeypatch: pytest.MonkeyPatch, world: type[OneTurn] = TwoTurns
+) -> tuple[list[Tensor], Batch]:
     """What the first batch would have changed, and that batch."""
     seen: list[Batch] = []
     monkeypatch.setattr(type(algo), "update", lambda self: None)
     monkeypatch.setattr(type(algo), "account", lambda self, played, metrics: seen.append(played))
     monkeypatch.setattr(type(algo), "goes_on", lambda self, run: not seen)
-    learn(policy, TwoTurns, algo)
+    learn(policy, world, algo)
     return [parameter.grad.clone() for parameter in policy.lm.parameters() if parameter.grad is not None], seen[0]
 
 
@@ -95,6 +97,27 @@ def test_a_step_of_grpo_is_the_plain_policy_gradient(loss: str, taught: Path, mo
     found, played = first_gradient(policy, algorithm("grpo", loss=loss, n_groups=2, group_size=4, batch_size=BATCH_SIZE), monkeypatch)
     weight = by_hand(loss, played)
     same_gradient(found, policy, played, [weight(turn, len(said.logprobs)) for turn, said in enumerate(played.said)])
+
+
+class Leaving(TwoTurns):
+    """The same, but `left` ends it at once."""
+
+    def act(self, action: int) -> Transition:
+        moved = super().act(action)
+        return replace(moved, terminated=moved.terminated or self.lines[1] == "a")
+
+
+def test_credit_by_turns_is_what_came_from_them_on(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = speaker(taught, Leaving)
+    algo = algorithm("grpo", loss="dr_grpo", credit="turn", n_groups=2, group_size=4, batch_size=BATCH_SIZE)
+    found, played = first_gradient(policy, algo, monkeypatch, Leaving)
+    earned = [[turn.reward for turn in episode.turns] for episode in played.played]
+    lengths, weights = [len(said.logprobs) for said in played.said], list[float]()
+    for number, rewards in enumerate(earned):
+        group = earned[number // 4 * 4 : number // 4 * 4 + 4]
+        weights += [(sum(rewards[t:]) - sum(sum(other[t:]) for other in group) / 4) / (BATCH_SIZE * max(lengths)) for t in range(len(rewards))]
+    assert len({len(rewards) for rewards in earned}) > 1, "some ended before others"
+    same_gradient(found, policy, played, weights)
 
 
 def same_gradient(found: list[Tensor], policy: GenerativePolicy, played: Batch, weights: Sequence[float]) -> None:
