@@ -119,7 +119,7 @@ class Ours:
         self.policy.prepare((), _CPU)
         self.grpo = GRPO(
             total_steps=10**9, learning_rate=_RATE, learning_rate_end=None, max_grad_norm=_CLIP, kl_coef=0.0, kl_target=None,
-            n_groups=prompts, group_size=_GROUP, batch_size=prompts * _GROUP, n_epochs=1, loss="grpo", clip_low=None, clip_high=None,
+            n_groups=prompts, group_size=_GROUP, batch_size=prompts * _GROUP, n_epochs=1, loss="grpo", credit="episode", clip_low=None, clip_high=None,
         )  # fmt: skip
         self.told: Mapping[str, float] = {}
         self.run = Learning(self._told, 0, _CPU)
