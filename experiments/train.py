@@ -163,7 +163,7 @@ class Train(Experiment):
                 run.tracker.log(metrics, env_steps)
                 if not record["ledger"] and len(record["episodes"]) >= RECENT:  # of the policy as it was: what signals are measured by
                     self._look(record)
-                if len(record["curve"]) * every <= env_steps < total:
+                if len(record["curve"]) * every <= env_steps < total:  # the end is looked at below
                     self._point(run, record, climb)
                     self._keep(run, record, finished=False)
                 elif stop.signal is not None:

@@ -8,7 +8,7 @@ what is chance too, deviations, lengths and the number of turns: `experiment=exa
 It is tempting to compare turn by turn instead, each turn's reward with the mean reward of the group's turns of the same number.
 Where the policy has a say in when an episode ends, that is biased: the means of turns to come are only taken away from those who go
 on, which pays every decision to go on a hidden bonus of minus what such turns earn (verl#7244). `algo.credit=turn` compares what came
-from a turn on, and counts who has ended as earning nothing: a baseline that is the same for all, so the gradient stays what it was.
+from a turn on, and counts who has ended as earning nothing: a baseline that is the same for all, so that of `dr_grpo` stays unbiased.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from rich.console import Console
 from framework.evaluation import Evaluation
 from framework.experiment import Run, write_json
 from framework.ledger import told_in_words
-from framework.reports.tables.finished import scores_of_reference
+from framework.reports.tables.finished import SPLITS_TOLD, scores_of_reference
 from framework.reports.tables.sheets import Sheet
 from framework.types import Episode, Step
 
@@ -49,6 +49,7 @@ def write_report(summary: Mapping[str, Any], evaluations: Sequence[Evaluation], 
         directory,
         title,
         summary=summary,
+        splits=SPLITS_TOLD[summary.get("best_known", "optimum") == "optimum"],
         scores={name: scores_of_reference(summary, name)["score"].mean for name in summary["references"]},
         recorded={split: block for split, block in summary.items() if isinstance(block, Mapping) and "rivals" in block},
         climbed=told_in_words(summary["climbed"]) if "climbed" in summary else [],
