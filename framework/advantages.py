@@ -51,7 +51,7 @@ def group_relative(rewards: Tensor, groups: Tensor, scale: bool = True, epsilon:
         rewards: of completions `[B]`.
         groups: which prompt, from 0, each completes `[B]`; two completions or more of each.
         scale: whether to divide by the deviation, of a sample: n − 1.
-        epsilon: beside the deviation, for groups in which all rewards are the same.
+        epsilon: beside the deviation, for groups in which rewards hardly differ. Where they are the same, advantages are 0 to the last digit.
     """
     sizes, means = _groups(rewards, groups)
     centred = rewards - means[groups]
@@ -109,7 +109,8 @@ def _groups(rewards: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     sizes = torch.bincount(groups)
     if (sizes[groups] < 2).any():
         raise ValueError("a reward is compared within its group, so every group needs two completions or more")
-    return sizes, torch.zeros(len(sizes), dtype=rewards.dtype, device=rewards.device).index_add(0, groups, rewards) / sizes
+    least = rewards.new_full((len(sizes),), torch.inf).scatter_reduce(0, groups, rewards, "amin")
+    return sizes, least + torch.zeros_like(least).index_add(0, groups, rewards - least[groups]) / sizes  # where all are the same, that is their mean
 
 
 def _same(rank: int, **tensors: Tensor) -> None:

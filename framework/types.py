@@ -244,7 +244,6 @@ class Scores:
     """
 
     logprobs: torch.Tensor  # [N] differentiable
-    entropies: torch.Tensor  # [N] nats, of what was drawn from
     draws: torch.Tensor  # [N] which draws they are, counted through all examples given
     states: torch.Tensor  # [E, D] hidden states at the end of each prompt, differentiable
     examples: torch.Tensor  # [E] which examples they are

@@ -47,9 +47,10 @@ class BestOfN(GroupedPolicyGradient):
 
     def imitate(self, policy: SpeakingPolicy, best: Batch) -> None:
         """Learns what was said in them, in minibatches."""
-        for said, draws in best.minibatches(self.batch_size, self.n_epochs):
+        for rows in best.minibatches(self.batch_size, self.n_epochs):
+            draws = best.draws(rows)
             weights = mean_of_tokens(best.turns[draws])
-            for part in policy.score(said):
+            for part in policy.score(best.utterances(rows)):
                 loss = -weights[part.draws] @ part.logprobs
                 loss.backward()
                 self.watch(part, best.logprobs[draws[part.draws]], loss)

@@ -36,7 +36,7 @@ class Diagnosis:
         """
         self.state["batches"] += 1
         self.state["varied"] |= metrics.get("rollout/flat", 0.0) < 1
-        self.state["entropy"] = self.state["entropy"] or metrics.get("train/entropy", 0.0)
+        self.state["entropy"] = self.state["entropy"] or metrics.get("rollout/entropy", 0.0)
         if (explained := metrics.get("train/explained_variance")) is not None:
             self.state["judged"] += 1  # the mean of the first batches, then one that forgets
             self.state["explained"] += (explained - self.state["explained"]) / min(self.state["judged"], _JUDGED)
@@ -60,7 +60,7 @@ class Diagnosis:
             yield "unheard", f"{unheard:.0%} of the replies are no act that is allowed; begin with warm_start=sft, or with more of its updates"
         if (cut := told.get("rollout/cut_off", 0.0)) >= _CUT:
             yield "cut", f"{cut:.0%} of the replies were cut off before they ended; raise policy.max_tokens, or begin with warm_start=sft"
-        if (entropy := told.get("train/entropy", 1.0)) < _COLLAPSED * self.state["entropy"]:
+        if (entropy := told.get("rollout/entropy", 1.0)) < _COLLAPSED * self.state["entropy"]:
             seen = f"entropy fell from {self.state['entropy']:.3g} nats a draw to {entropy:.3g}, so replies hardly vary any more"
             yield "entropy", f"{seen}; if a return of {earned:g} is not enough, lower algo.learning_rate or set algo.kl_coef=0.05"
         if (kl := told.get("train/kl", 0.0)) > _FAR:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from framework import losses
@@ -51,20 +52,24 @@ class GRPO(GroupedPolicyGradient):
     clip_high: NonNegative | None
 
     def improve(self, policy: SpeakingPolicy, batch: Batch) -> None:
-        """Learns from a batch, in minibatches."""
+        """Learns from a batch, in minibatches. A turn of no advantage and without a price is weighed, but has no gradient and is not read."""
         reference = self.reference(policy, batch)
         advantages = self.advantages(batch)
-        for said, draws in batch.minibatches(self.batch_size, self.n_epochs):
-            weights = self.weights(batch.turns[draws], batch)
-            for part in policy.score(said):
+        teaches = (advantages != 0) | (self.kl_coef > 0)
+        for rows in batch.minibatches(self.batch_size, self.n_epochs):
+            drawn, rows = batch.draws(rows), rows[teaches[rows]]
+            weights = torch.zeros_like(batch.logprobs).index_copy(0, drawn, self.weights(batch.turns[drawn], batch))
+            draws = batch.draws(rows)
+            for part in policy.score(batch.utterances(rows)):
                 at = draws[part.draws]
                 terms = self.terms(part.logprobs, batch.logprobs[at], advantages[batch.turns[at]], batch.turns[at])
                 if self.kl_coef:
                     terms = terms + self._counters["kl_coef"] * losses.k3(part.logprobs, reference[at])
-                loss = weights[part.draws] @ terms
+                loss = weights[at] @ terms
                 loss.backward()
                 self.watch(part, batch.logprobs[at], loss)
-            self.update()
+            if len(rows):
+                self.update()
 
     def advantages(self, batch: Batch) -> Tensor:
         """What each turn was worth beyond what the group's episodes earned on average, `[B]`."""

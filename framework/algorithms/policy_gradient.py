@@ -172,7 +172,6 @@ class PolicyGradient(Algorithm):
             self._sums["train/sampling_gap"] = float((now - before).abs().mean())
         self._sums["draws"] += len(now)
         self._sums["train/loss"] += float(loss.detach())
-        self._sums["train/entropy"] += float(part.entropies.sum())
         self._sums["train/approx_kl"] += float(k3(before, now).sum())
 
     def account(self, batch: Batch, metrics: Mapping[str, float]) -> None:
@@ -185,11 +184,12 @@ class PolicyGradient(Algorithm):
         self._counters["batches"] += 1
         sums, self._sums = dict(self._sums), defaultdict(float)
         draws = sums.pop("draws", 0.0)
-        sums |= {name: sums[name] / draws for name in ("train/entropy", "train/approx_kl") if draws}
+        sums |= {"train/approx_kl": sums["train/approx_kl"] / draws} if draws else {}
         self._metrics = {
             "rollout/return": float(batch.totals.mean()),
             "rollout/length": len(batch.said) / len(batch.played),
             "rollout/draws": len(batch.logprobs) / len(batch.said),
+            "rollout/entropy": -float(batch.logprobs.mean()),  # nats a draw, estimated by what was drawn
             "rollout/not_understood": float(np.mean([said.act < 0 for said in batch.said])),
             "rollout/cut_off": float(np.mean([said.finish_reason == "length" for said in batch.said])),
             "rollout/truncated": float(np.mean([episode.truncated for episode in batch.played])),

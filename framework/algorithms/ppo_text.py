@@ -127,15 +127,15 @@ class TextPPO(PolicyGradient):
     def improve(self, policy: SpeakingPolicy, batch: Batch, advantages: Tensor, returns: Tensor, values: Tensor) -> None:
         """Learns from a batch, in minibatches; advantages, and returns and old values beyond the mean, are of turns, `[B]`."""
         prompts = [] if self._trunk is None else policy.prompts([said.observation for said in batch.said])
-        for said, draws in batch.minibatches(self.batch_size, self.n_epochs):
-            weights, numbers = mean_of_tokens(batch.turns[draws]), batch.turns[draws].unique_consecutive()
-            kl = 0.0
-            for part in policy.score(said):
-                at, turns = draws[part.draws], numbers[part.examples]
+        for rows in batch.minibatches(self.batch_size, self.n_epochs):
+            draws = batch.draws(rows)
+            weights, kl = mean_of_tokens(batch.turns[draws]), 0.0
+            for part in policy.score(batch.utterances(rows)):
+                at, turns = draws[part.draws], rows[part.examples]
                 terms = ppo(part.logprobs, batch.logprobs[at], advantages[batch.turns[at]], self.clip_range, self.clip_range)
                 loss = weights[part.draws] @ terms
                 if self._trunk is None:
-                    loss = loss + self.misjudged(policy, part.states, values[turns], returns[turns]) / len(said)
+                    loss = loss + self.misjudged(policy, part.states, values[turns], returns[turns]) / len(rows)
                 loss.backward()
                 self.watch(part, batch.logprobs[at], loss)
                 kl += float(weights[part.draws] @ k3(batch.logprobs[at], part.logprobs.detach()))
@@ -143,7 +143,7 @@ class TextPPO(PolicyGradient):
                 self.forget()
                 return
             if self._trunk is not None:
-                self.learn_values(policy, self._trunk, [prompts[number] for number in numbers.tolist()], values[numbers], returns[numbers])
+                self.learn_values(policy, self._trunk, [prompts[row] for row in rows.tolist()], values[rows], returns[rows])
             self.update()
 
     def learn_values(self, policy: SpeakingPolicy, trunk: OwnTrunk, prompts: Sequence[Ints], values: Tensor, returns: Tensor) -> None:

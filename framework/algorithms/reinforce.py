@@ -34,13 +34,15 @@ class Reinforce(GroupedPolicyGradient):
         """Learns from a batch, in one update."""
         rewards = batch.rewards - self.price(batch, self.reference(policy, batch))
         advantages = self.advantages(batch, rewards, self.groups(batch))
-        weights = mean_of_budgets(batch.turns, self.budget(batch), len(batch.played))
-        for part in policy.score(batch.said):
-            at = part.draws
+        rows = advantages.nonzero()[:, 0]  # the others have no gradient
+        draws, weights = batch.draws(rows), mean_of_budgets(batch.turns, self.budget(batch), len(batch.played))
+        for part in policy.score(batch.utterances(rows)):
+            at = draws[part.draws]
             loss = weights[at] @ reinforce(part.logprobs, advantages[batch.turns[at]])
             loss.backward()
             self.watch(part, batch.logprobs[at], loss)
-        self.update()
+        if len(rows):
+            self.update()
 
     def advantages(self, batch: Batch, rewards: Tensor, groups: Tensor) -> Tensor:
         """What each turn was worth beyond what was expected, `[B]`."""

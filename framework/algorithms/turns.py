@@ -118,14 +118,22 @@ class Batch:
         mask = torch.arange(int(lengths.max()), device=numbers.device) < lengths[:, None]
         return torch.zeros(mask.shape, dtype=numbers.dtype, device=numbers.device).masked_scatter(mask, numbers), mask
 
-    def minibatches(self, size: int, epochs: int) -> Iterator[tuple[Sequence[Utterance], Tensor]]:
-        """Turns in parts of `size` or fewer, in a fresh order every epoch: utterances, and the numbers of their draws, in their order.
+    def utterances(self, rows: Tensor) -> Sequence[Utterance]:
+        """What was said in some turns, `[b]`."""
+        return [self.said[row] for row in rows.tolist()]
+
+    def draws(self, rows: Tensor) -> Tensor:
+        """Numbers of the draws of some turns `[b]`, in the turns' order, `[n]`."""
+        counts = torch.bincount(self.turns, minlength=len(self.said))
+        first, counts = (counts.cumsum(0) - counts)[rows], counts[rows]
+        ends = counts.cumsum(0)
+        return torch.arange(int(counts.sum()), device=rows.device) + torch.repeat_interleave(first - ends + counts, counts)
+
+    def minibatches(self, size: int, epochs: int) -> Iterator[Tensor]:
+        """Numbers of turns in parts of `size` or fewer, in a fresh order every epoch.
 
         Episodes are shuffled and their turns stay together, since what they have been shown begins alike and is then read once.
         """
-        first = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(self.turns.cpu(), minlength=len(self.said)).cumsum(0)])
         for _ in range(epochs):
             chance = torch.rand(len(self.played))[self.episodes.cpu()]
-            for rows in chance.argsort(stable=True).split(size):
-                draws = torch.cat([torch.arange(int(first[row]), int(first[row + 1])) for row in rows])
-                yield [self.said[row] for row in rows], draws.to(self.turns.device)
+            yield from chance.argsort(stable=True).to(self.turns.device).split(size)

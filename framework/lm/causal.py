@@ -19,7 +19,7 @@ from framework.interfaces import LanguageModel
 from framework.lm.adapters import Full, Lora, lora_at
 from framework.lm.generate import generate, stream
 from framework.lm.layout import Pass, hidden_states, pack, trees, verify
-from framework.lm.logprobs import logprobs, logprobs_and_entropy, weighted_nll
+from framework.lm.logprobs import logprobs, weighted_nll
 from framework.lm.read_before import ReadBefore
 from framework.lm.vllm_rollout import Vllm
 from framework.precision import Precision, chosen, computing
@@ -121,12 +121,12 @@ class CausalLM(LanguageModel):
         for laid in pack(found, pass_tokens=self.pass_tokens, device=self.device):
             with computing(self.device, self.dtype):
                 hidden = hidden_states(self.model, laid)
-                likely, entropies = logprobs_and_entropy(hidden, self._head.weight, laid.targets, None, temperature, self._head.bias)
+                likely = logprobs(hidden, self._head.weight, laid.targets, temperature=temperature, bias=self._head.bias)
             owners = order[laid.owners.cpu().numpy()]
             starts = np.flatnonzero(np.diff(owners, prepend=-1))  # the tokens of an example stand together
             draws = first[owners] + np.arange(len(owners)) - np.repeat(starts, np.diff(starts, append=len(owners)))
             draws, examples_here, at = (torch.as_tensor(x, device=self.device) for x in (draws, owners[starts], starts))
-            yield Scores(likely, entropies, draws, hidden[at].float(), examples_here)
+            yield Scores(likely, draws, hidden[at].float(), examples_here)
 
     def likelihoods(self, groups: Sequence[Sequence[Tokens]]) -> Iterator[Likelihoods]:
         """See `LanguageModel`."""

@@ -60,25 +60,12 @@ def logprobs(hidden: Tensor, head_weight: Tensor, targets: Tensor, chunk: int | 
         temperature: what the logits are divided by.
         bias: of the head `[V]`, if it has one.
     """
-    return _logprobs(hidden, head_weight, targets, chunk, temperature, bias, entropy=False)[0]
-
-
-def logprobs_and_entropy(
-    hidden: Tensor, head_weight: Tensor, targets: Tensor, chunk: int | None = None, temperature: float = 1.0, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """What `logprobs` gives, and the entropies of the same distributions in nats, `[N]` each; no gradient comes from the entropies."""
-    return _logprobs(hidden, head_weight, targets, chunk, temperature, bias, entropy=True)
-
-
-def _logprobs(
-    hidden: Tensor, head_weight: Tensor, targets: Tensor, chunk: int | None, temperature: float, bias: Tensor | None, entropy: bool
-) -> tuple[Tensor, Tensor]:
     _check(hidden, head_weight, targets)
     if temperature <= 0:
         raise ValueError(f"a temperature is above 0, not {temperature}")
     dtype = _compute_dtype(head_weight)
     with torch.autocast(hidden.device.type, enabled=False):
-        found: tuple[Tensor, Tensor] = _LogProbs.apply(hidden, head_weight, bias, targets, chunk or _chunk(head_weight), dtype, temperature, entropy)
+        found: Tensor = _LogProbs.apply(hidden, head_weight, bias, targets, chunk or _chunk(head_weight), dtype, temperature)
     return found
 
 
@@ -126,30 +113,26 @@ class _LogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head_weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int, dtype: torch.dtype, temperature: float, entropy: bool
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, hidden: Tensor, head_weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int, dtype: torch.dtype, temperature: float
+    ) -> Tensor:
         head = _Head(hidden, head_weight, bias, dtype, temperature)
-        found, normaliser, entropies = (hidden.new_zeros(len(targets), dtype=torch.float32) for _ in range(3))
+        found, normaliser = (hidden.new_zeros(len(targets), dtype=torch.float32) for _ in range(2))
         kept = list[Tensor]()
         keeps = any(ctx.needs_input_grad) and len(targets) * len(head_weight) <= _CHUNK_LOGITS
         for part in _parts(len(targets), chunk):
             logits = head.logits(part)
             chosen = _pick(logits, targets[part])
-            probabilities = logits.clone() if entropy else logits
-            normaliser[part] = _softmax_(probabilities)
+            normaliser[part] = _softmax_(logits)
             found[part] = chosen - normaliser[part]
-            if entropy:
-                entropies[part] = normaliser[part] - torch.linalg.vecdot(probabilities, logits)
             if keeps:
-                kept.append(probabilities.to(dtype))
+                kept.append(logits.to(dtype))
         ctx.save_for_backward(hidden, head_weight, bias, targets, normaliser, *kept)
         ctx.head, ctx.chunk = head, chunk
-        ctx.mark_non_differentiable(entropies)
-        return found, entropies
+        return found
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         hidden, head_weight, bias, targets, normaliser, *kept = ctx.saved_tensors
         gradients = _Gradients(hidden, head_weight, bias, ctx.needs_input_grad)
         for number, part in enumerate(_parts(len(targets), ctx.chunk)):
@@ -158,7 +141,7 @@ class _LogProbs(torch.autograd.Function):
             probabilities = probabilities * -scale[:, None]  # float32
             probabilities[torch.arange(len(scale), device=scale.device), targets[part]] += scale
             gradients.add(part, probabilities, ctx.head)
-        return *gradients.found, None, None, None, None, None
+        return *gradients.found, None, None, None, None
 
 
 class _Head:

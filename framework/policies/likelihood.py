@@ -68,8 +68,7 @@ class LikelihoodPolicy(SpeakingPolicy):
         """See `SpeakingPolicy`."""
         acts = torch.tensor([said.act for said in utterances])
         for scores, states, rows in self._scored([said.observation for said in utterances], [said.mask for said in utterances]):
-            chosen = Categorical(logits=scores)
-            yield Scores(chosen.log_prob(acts.to(rows.device)[rows]), chosen.entropy().detach(), rows, states, rows)
+            yield Scores(Categorical(logits=scores).log_prob(acts.to(rows.device)[rows]), rows, states, rows)
 
     def prompts(self, texts: Sequence[str]) -> Sequence[Ints]:
         """See `SpeakingPolicy`."""

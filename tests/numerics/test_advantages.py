@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -63,6 +65,12 @@ def test_group_relative_by_hand_whatever_the_order() -> None:
 def test_leave_one_out_by_hand() -> None:
     found = leave_one_out(torch.tensor([1.0, 2.0, 6.0, 0.0, 4.0]), torch.tensor([0, 0, 0, 1, 1]))
     torch.testing.assert_close(found, torch.tensor([-3.0, -1.5, 4.5, -4.0, 4.0]))
+
+
+@pytest.mark.parametrize("compare", [group_relative, leave_one_out])
+def test_equal_rewards_are_worth_nothing_to_the_last_digit(compare: Callable[[Tensor, Tensor], Tensor]) -> None:
+    rewards = torch.tensor([0.1, -35.753, 1e-6, 77_777.7]).repeat_interleave(7)
+    assert not compare(rewards, torch.arange(4).repeat_interleave(7)).any()
 
 
 def test_turn_by_turn_by_hand_and_who_has_ended_counts_as_nothing() -> None:

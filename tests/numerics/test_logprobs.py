@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framework.errors import ConfigError
-from framework.lm.logprobs import logprobs, logprobs_and_entropy, output_head, weighted_nll
+from framework.lm.logprobs import logprobs, output_head, weighted_nll
 
 N, D, V = 23, 8, 57
 
@@ -45,11 +45,8 @@ def test_weighted_nll_is_the_plain_sum_with_its_gradients(chunk: int | None, bia
 def test_logprobs_are_the_plain_ones_with_their_gradients(chunk: int | None, bias: bool, temperature: float) -> None:
     hidden, head, offset, targets, weights = problem(bias=bias)
     expected = plain(hidden, head, offset, targets, temperature)
-    found, entropy = logprobs_and_entropy(hidden, head, targets, chunk, temperature, offset)
+    found = logprobs(hidden, head, targets, chunk, temperature, offset)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found, logprobs(hidden, head, targets, chunk, temperature, offset))
-    torch.testing.assert_close(entropy, torch.distributions.Categorical(logits=F.linear(hidden, head, offset) / temperature).entropy().detach())
-    assert not entropy.requires_grad
     for a, b in zip(gradients(found @ weights, hidden, head, offset), gradients(expected @ weights, hidden, head, offset), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -148,6 +145,5 @@ def test_an_adapter_on_the_head_is_refused() -> None:
 def test_log_probabilities_are_those_of_trl() -> None:
     utils = pytest.importorskip("trl.trainer.utils")
     hidden, head, _, targets, _ = problem(bias=False)
-    found, entropy = logprobs_and_entropy(hidden, head, targets, 7)
+    found = logprobs(hidden, head, targets, 7)
     torch.testing.assert_close(found, utils.selective_log_softmax(F.linear(hidden, head), targets))
-    torch.testing.assert_close(entropy, utils.entropy_from_logits(F.linear(hidden, head)).detach())

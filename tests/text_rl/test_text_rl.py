@@ -18,7 +18,7 @@ from speakers import ACTS, CPU, OneTurn, TwoTurns, algorithm, fresh, learn, spea
 from torch import Tensor
 
 from framework.algorithms.diagnosis import Diagnosis
-from framework.algorithms.policy_gradient import PolicyGradient, Reference
+from framework.algorithms.policy_gradient import GroupedPolicyGradient, PolicyGradient, Reference
 from framework.algorithms.ppo_text import TextPPO
 from framework.algorithms.turns import Batch, Played, Turn, play
 from framework.errors import TrainingError
@@ -144,6 +144,33 @@ def test_a_step_of_reinforce_is_the_plain_policy_gradient(advantage: str, taught
     longest = max(len(said.logprobs) for said in played.said)
     assert longest > 1, "a turn has several tokens"
     same_gradient(found, policy, played, [each / (len(earned) * longest) for each in worth])
+
+
+@pytest.mark.parametrize("name", ["grpo", "reinforce"])
+def test_a_group_in_which_all_earned_the_same_is_not_read(name: str, taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = speaker(taught, TwoTurns)
+    settings = {"loss": "dr_grpo", "batch_size": BATCH_SIZE} if name == "grpo" else {"advantage": "rloo"}
+    algo, read = algorithm(name, n_groups=2, group_size=4, **settings), list[Utterance]()
+    assert isinstance(algo, GroupedPolicyGradient)
+    algo.begin(policy, Learning(lambda *_: True, 0, CPU))
+    played, score = batch(policy), policy.score
+    monkeypatch.setattr(policy, "score", lambda said: (read.extend(said), score(said))[1])
+    even = [Played([Turn(turn.said, 0.1) for turn in episode.turns], terminated=True) for episode in played.played]
+    half = Batch.of([*even[:4], *played.played[4:]], CPU)
+    with monkeypatch.context() as patched:
+        patched.setattr(algo, "update", lambda: None)
+        algo.improve(policy, half)
+    assert sorted(map(id, read)) == sorted(id(said) for said, row in zip(half.said, half.episodes, strict=True) if row >= 4)
+    found = [parameter.grad.clone() for parameter in policy.lm.parameters() if parameter.grad is not None]
+    longest = max(len(said.logprobs) for said in half.said)
+    totals = half.totals - half.totals.view(2, 4).mean(1).repeat_interleave(4)
+    worth = totals / BATCH_SIZE if name == "grpo" else totals * 4 / 3 / 8
+    same_gradient(found, policy, half, (worth[half.episodes] / longest).tolist())
+    algo.update()
+    before = [parameter.clone() for parameter in policy.lm.parameters()]
+    read.clear()
+    algo.improve(policy, Batch.of(even, CPU))
+    assert not read and all(map(torch.equal, before, policy.lm.parameters())), "the optimiser's momentum alone moves nothing"
 
 
 def test_a_step_of_ppo_is_the_plain_policy_gradient(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,7 +447,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, taught: Path, tmp_pat
         ({"rollout/flat": 0.9}, "in 90% of the groups"),
         ({"rollout/not_understood": 0.6}, "60% of the replies are no act that is allowed; begin with warm_start=sft"),
         ({"rollout/cut_off": 0.3}, "raise policy.max_tokens"),
-        ({"train/entropy": 0.01}, "entropy fell from 1 nats a draw to 0.01"),
+        ({"rollout/entropy": 0.01}, "entropy fell from 1 nats a draw to 0.01"),
         ({"train/kl": 50.0}, "raise algo.kl_coef"),
         ({"train/sampling_gap": 0.5}, "use lm.dtype=float32"),
         ({"train/approx_kl": 2.0}, "one batch moved the policy by 2 nats a draw; lower algo.learning_rate"),
@@ -428,7 +455,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, taught: Path, tmp_pat
 )
 def test_what_is_wrong_is_said_once_with_what_to_try(metrics: dict[str, float], told: str) -> None:
     diagnosis = Diagnosis()
-    assert not diagnosis.look({"train/entropy": 1.0})
+    assert not diagnosis.look({"rollout/entropy": 1.0})
     (warning,) = diagnosis.look(metrics)
     assert told in warning
     assert not Diagnosis(diagnosis.state).look(metrics)
