@@ -213,6 +213,7 @@ class Completion:
     logprobs: Floats  # [T] at the sampling temperature, before top-k and top-p; among the tokens that lead on, where only some texts are allowed
     text: str
     finish_reason: str  # stop or length
+    state: Floats | None = None  # [D] hidden state at the end of the prompt; None where whoever drew it does not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +235,7 @@ class Utterance:
     tokens: Tokens  # the prompt, then what was said of it token by token, of weight 1 each
     logprobs: Floats  # [draws]
     finish_reason: str  # stop or length
+    state: Floats | None = None  # [D] what the language model made of the observation when it was drawn; None: not kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -120,9 +121,12 @@ class TextPPO(PolicyGradient):
         return [{"params": list(policy.critic.parameters()), "lr": self.critic_learning_rate}, *trunk]
 
     def states(self, policy: SpeakingPolicy, batch: Batch) -> Tensor:
-        """What the critic reads of turns, `[B, D]`, without gradients."""
+        """What the critic reads of turns, `[B, D]`, without gradients: of its own trunk, or as the policy's model found it when it spoke."""
         shown = [said.observation for said in batch.said]
-        return policy.states(shown) if self._trunk is None else self._trunk.lm.states(policy.prompts(shown))
+        if self._trunk is not None:
+            return self._trunk.lm.states(policy.prompts(shown))
+        kept = [said.state for said in batch.said if said.state is not None]
+        return torch.from_numpy(np.stack(kept)).to(batch.rewards.device) if len(kept) == len(shown) else policy.states(shown)
 
     def improve(self, policy: SpeakingPolicy, batch: Batch, advantages: Tensor, returns: Tensor, values: Tensor) -> None:
         """Learns from a batch, in minibatches; advantages, and returns and old values beyond the mean, are of turns, `[B]`."""

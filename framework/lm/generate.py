@@ -22,7 +22,7 @@ from framework.lm.decoding import decoding
 from framework.lm.group_cache import GroupCache, Reading
 from framework.lm.read_before import ReadBefore
 from framework.lm.sampling import check, draw
-from framework.types import Completion, Ints, Sampling
+from framework.types import Completion, Floats, Ints, Sampling
 
 _CACHE_TOKENS = 2**17  # tokens whose keys and values are kept at a time; completions beyond that wait, those of one prompt stay together
 _PASS_TOKENS = 2**13  # tokens of prompts in one pass
@@ -39,6 +39,7 @@ class _Row:
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str = ""
+    state: Floats | None = None  # [D] at the end of its prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Ending:
 
     def completion(self, row: _Row) -> Completion:
         """A row that has ended."""
-        return Completion(np.array(row.ids, np.int64), np.array(row.logprobs), self.text(row.ids), row.finish_reason)
+        return Completion(np.array(row.ids, np.int64), np.array(row.logprobs), self.text(row.ids), row.finish_reason, row.state)
 
     def _stopped(self, ids: list[int]) -> bool:
         """Whether a stop string has come up. The last tokens are looked at first, enough of them if each is only a byte."""
@@ -170,7 +171,11 @@ def _steps(network: Any, groups: Sequence[tuple[Ints, list[_Row]]], ending: Endi
     lengths = torch.tensor([len(prompt) for prompt, _ in groups], device=device)
     owner = torch.arange(len(groups), device=device).repeat_interleave(torch.tensor([len(members) for _, members in groups], device=device))
     cache = GroupCache(lengths, owner, sampling.max_tokens)
-    logits = _read(network, cache, [prompt for prompt, _ in groups], before or ReadBefore())[owner]
+    logits, states = _read(network, cache, [prompt for prompt, _ in groups], before or ReadBefore())
+    for (_, members), state in zip(groups, states.float().cpu().numpy(), strict=True):
+        for row in members:
+            row.state = state
+    logits = logits[owner]
     positions, uniforms = lengths[owner], torch.stack([row.uniforms for row in rows]).to(device)
     for step in range(sampling.max_tokens):
         tokens, logprobs = draw(_restrict(logits, rows), uniforms[:, step], sampling)
@@ -187,14 +192,14 @@ def _steps(network: Any, groups: Sequence[tuple[Ints, list[_Row]]], ending: Endi
         logits = _logits(network, cache, tokens[:, None], (positions + step)[:, None])[:, 0]
 
 
-def _read(network: Any, cache: GroupCache, prompts: Sequence[Ints], before: ReadBefore) -> Tensor:
-    """Reads prompts into the cache, but for what was read before; what may follow each, `[P, V]`."""
+def _read(network: Any, cache: GroupCache, prompts: Sequence[Ints], before: ReadBefore) -> tuple[Tensor, Tensor]:
+    """Reads prompts into the cache, but for what was read before; what may follow each, `[P, V]`, and the states that say so, `[P, D]`."""
     device, (sources, starts) = network.device, before.beginnings(prompts)
     if (begun := starts.nonzero()[0]).size:
         cache.begin_with(before.layers, torch.as_tensor(sources[begun], device=device), torch.as_tensor(begun, device=device), int(starts.max()))
     counts = np.array([len(prompt) for prompt in prompts]) - starts
     order, first = counts.argsort(kind="stable"), 0
-    logits = []
+    logits, states = [], []
     while first < len(order):
         last = first + 1
         while last < len(order) and (last + 1 - first) * counts[order[last]] <= _PASS_TOKENS:
@@ -203,23 +208,28 @@ def _read(network: Any, cache: GroupCache, prompts: Sequence[Ints], before: Read
         batch = [torch.from_numpy(prompts[row][starts[row] :]) for row in rows]
         ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True).to(device)
         cache.reading = reading = Reading(*(torch.as_tensor(part, device=device) for part in (rows, starts[rows], counts[rows])))
-        with network.get_output_embeddings().register_forward_pre_hook(_At(reading.counts - 1)):  # the head sees one token of each prompt
+        last_tokens = _At(reading.counts - 1)  # the head sees one token of each prompt
+        with network.get_output_embeddings().register_forward_pre_hook(last_tokens):
             logits.append(_logits(network, cache, ids, reading.places)[:, 0])
+        states.append(last_tokens.states)
         first = last
     cache.reading = None
     before.keep(prompts, cache.prompts)
-    return torch.cat(logits)[torch.as_tensor(order.argsort(), device=device)]
+    back = torch.as_tensor(order.argsort(), device=device)
+    return torch.cat(logits)[back], torch.cat(states)[back]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _At:
-    """A hook that leaves one token of each row, `[B, T, D]` to `[B, 1, D]`."""
+    """A hook that leaves one token of each row, `[B, T, D]` to `[B, 1, D]`, and keeps it."""
 
     places: Tensor  # [B]
+    states: Tensor = field(init=False)  # [B, D]
 
     def __call__(self, module: torch.nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
         hidden = arguments[0]
-        return (hidden[torch.arange(len(hidden), device=hidden.device), self.places][:, None],)
+        self.states = hidden[torch.arange(len(hidden), device=hidden.device), self.places]
+        return (self.states[:, None],)
 
 
 def _logits(network: Any, cache: GroupCache, ids: Tensor, positions: Tensor) -> Tensor:

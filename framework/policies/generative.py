@@ -116,7 +116,7 @@ class GenerativePolicy(SpeakingPolicy):
 
     def _utterance(self, text: str, mask: Bools, prompt: Ints, reply: Completion) -> Utterance:
         tokens = Tokens(np.concatenate([prompt, reply.ids]), np.repeat([0.0, 1.0], [len(prompt), len(reply.ids)]))
-        return Utterance(text, mask, self._meant(reply.text, mask), reply.text, tokens, reply.logprobs, reply.finish_reason)
+        return Utterance(text, mask, self._meant(reply.text, mask), reply.text, tokens, reply.logprobs, reply.finish_reason, reply.state)
 
     def _meant(self, reply: str, mask: Bools) -> int:
         act = self.speech.understand(reply)

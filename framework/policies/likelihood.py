@@ -58,11 +58,12 @@ class LikelihoodPolicy(SpeakingPolicy):
     @torch.no_grad()
     def say(self, observations: Observations) -> Sequence[Utterance]:
         """See `SpeakingPolicy`."""
-        chosen = Categorical(logits=torch.cat([scores for scores, _, _ in self._scored(observations.texts, observations.masks)]))
+        parts = list(self._scored(observations.texts, observations.masks))
+        chosen, states = Categorical(logits=torch.cat([scores for scores, _, _ in parts])), torch.cat([states for _, states, _ in parts])
         acts = chosen.sample()
-        rows = zip(observations.texts, observations.masks, acts.tolist(), chosen.log_prob(acts).tolist(), strict=True)
+        rows = zip(observations.texts, observations.masks, acts.tolist(), chosen.log_prob(acts).tolist(), states.cpu().numpy(), strict=True)
         nothing = Tokens(np.zeros(0, np.int64), np.zeros(0))
-        return [Utterance(text, mask, act, self.names[act], nothing, np.array([logprob]), "stop") for text, mask, act, logprob in rows]
+        return [Utterance(text, mask, act, self.names[act], nothing, np.array([logprob]), "stop", state) for text, mask, act, logprob, state in rows]
 
     def score(self, utterances: Sequence[Utterance]) -> Iterator[Scores]:
         """See `SpeakingPolicy`."""

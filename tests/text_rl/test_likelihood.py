@@ -42,5 +42,7 @@ def test_what_was_picked_is_as_likely_when_scored_again_and_forbidden_acts_never
     logprobs = torch.cat([part.logprobs for part in parts]).detach()
     torch.testing.assert_close(logprobs, torch.tensor([float(utterance.logprobs[0]) for utterance in said]), rtol=0, atol=2e-5)
     assert torch.equal(torch.cat([part.draws for part in parts]), torch.arange(70))
-    torch.testing.assert_close(torch.cat([part.states for part in parts]), policy.states(observations.texts), rtol=0, atol=2e-5)
+    states = torch.cat([part.states for part in parts])
+    torch.testing.assert_close(states, policy.states(observations.texts), rtol=0, atol=2e-5)
+    torch.testing.assert_close(states, torch.from_numpy(np.stack([utterance.state for utterance in said])), rtol=0, atol=2e-5)  # type: ignore[misc]
     assert all(masks[row][act] for row, act in enumerate(policy.act(observations, deterministic=True)))

@@ -58,6 +58,7 @@ def test_what_was_kept_when_sampling_is_what_is_computed_again(adapter: Full | L
     torch.testing.assert_close(logprobs, played.logprobs, rtol=0, atol=2e-5)
     torch.testing.assert_close(logprobs, torch.cat([plain(policy, said, temperature) for said in played.said]), rtol=0, atol=2e-5)
     torch.testing.assert_close(states, policy.states([said.observation for said in played.said]), rtol=0, atol=2e-5)
+    torch.testing.assert_close(states, torch.from_numpy(np.stack([said.state for said in played.said])), rtol=0, atol=2e-5)  # type: ignore[misc]
 
 
 def test_in_bfloat16_it_is_computed_again_as_nearly_as_that_goes(micro: Path) -> None:
@@ -204,6 +205,18 @@ def test_minibatches_and_passes_change_no_gradient(taught: Path, monkeypatch: py
 def episodes(*rewards: list[float]) -> Batch:
     nothing = Utterance("", np.ones(3, bool), 0, "", Tokens(np.zeros(1, np.int64), np.zeros(1)), np.zeros(2), "stop")
     return Batch.of([Played([Turn(nothing, reward) for reward in row], terminated=True) for row in rewards], CPU)
+
+
+def test_the_critic_reads_what_the_policy_found_when_it_spoke_or_reads_anew(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, algo = speaker(taught, TwoTurns), algorithm("ppo_text")
+    assert isinstance(algo, TextPPO)
+    algo.begin(policy, Learning(lambda *_: True, 0, CPU))
+    played = batch(policy)
+    untold = Batch.of([Played([Turn(replace(turn.said, state=None), turn.reward) for turn in episode.turns]) for episode in played.played], CPU)
+    anew = algo.states(policy, untold)
+    monkeypatch.setattr(policy, "states", lambda texts: pytest.fail("it was read before"))
+    torch.testing.assert_close(algo.states(policy, played), anew, rtol=0, atol=2e-5)
+    assert float(anew.std(0).max()) > 1e-3, "turns look different"
 
 
 def test_gae_runs_over_turns() -> None:
