@@ -13,7 +13,7 @@ from framework.errors import ConfigError
 from framework.experiment import LANGUAGE_PARTS, POLICY_PARTS, PREFERENCE_PARTS, Experiment, Run, write_json
 from framework.interfaces import Algorithm, PreferenceTuning, Tuning
 from framework.reports.report import write_report
-from framework.reports.summary import judge, print_summary
+from framework.reports.summary import judge, print_summary, unbeaten
 from framework.reports.tuning_summary import preference_summary, print_tuning, summarise
 from framework.tuning.answering import judge_answers
 from framework.tuning.preferring import Bench, encode_pairs, with_prompts
@@ -55,7 +55,8 @@ class Evaluate(Experiment):
     def _policy(self, run: Run, directory: Path, record: Mapping[str, Any]) -> None:
         run.policy.load(directory, run.device)
         summary, evaluations = judge(run, self.episodes, bool(record.get("constrained")))
-        summary |= {key: record[key] for key in ("before", "curve", "best", "env_steps", "wall_s")}
+        summary |= {key: record[key] for key in ("curve", "best", "env_steps", "wall_s")}
+        summary["unbeaten"] = unbeaten(summary)
         write_json(run.directory / "summary.json", summary)
         write_report(summary, evaluations, run.directory, run.title)
         print_summary(summary, run.directory)

@@ -21,11 +21,12 @@ from framework.ledger import RECENT, beside_gold, entry, exploited, warned
 from framework.progress import progress
 from framework.reports.plots import learning_curve
 from framework.reports.report import write_report
-from framework.reports.summary import judge, print_summary, stories_table
+from framework.reports.summary import judge, print_summary, since_the_start, stories_table, unbeaten
 from framework.rewards.gold import Gold
 from framework.rewards.guard import Guard
 from framework.rollout import observations
 from framework.seeding import chance_apart
+from framework.statistics import bootstrap
 from framework.types import Estimate
 from framework.worlds.rewarded import RewardedWorld
 
@@ -37,7 +38,7 @@ class Train(Experiment):
     """Warm start (if any), learning with a validation curve, evaluation on every held-out split, and the run directory.
 
     Args:
-        episodes: of each evaluation at the end.
+        episodes: of each evaluation at the end, and of one as learning begins, so that what it wins is told by episodes that choose nothing.
         curve_points: evaluations while learning; at each a checkpoint is kept that the run can be resumed from.
         curve_episodes: of each of them.
         climb_episodes: of each look at how far a policy that learns from another reward than gold has gone from where it began
@@ -90,9 +91,10 @@ class Train(Experiment):
             run.policy.load(directory, run.device)
         else:
             record = {"curve": [], "best": None, "wall_s": -time.monotonic(), "env_steps": 0, "episodes": [], "ledger": [], "path": []}
-            record["constrained"] = run.algorithm.constrained
+            record |= {"constrained": run.algorithm.constrained, "before": None, "start": []}
             run.policy.prepare(list(observations(run.domain.make("train"), self.explore_episodes)), run.device)
-            record["before"] = asdict(evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns)
+            if run.warm_start is not None:
+                record["before"] = asdict(evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0).returns)
             if watched:
                 self._snapshot(run)  # what cannot be had is told before the warm start
             self._warm_start(run)
@@ -105,6 +107,8 @@ class Train(Experiment):
         self._keep(run, record, finished=True)
         summary, evaluations = judge(run, self.episodes, run.algorithm.constrained)
         summary |= {key: record[key] for key in ("before", "curve", "best", "env_steps")} | {"wall_s": round(record["wall_s"] + time.monotonic(), 1)}
+        summary |= since_the_start(run.domain, record["start"], evaluations, self.curve_episodes)
+        summary["unbeaten"] = unbeaten(summary)
         summary["warnings"] = list(run.algorithm.warnings())
         if reward is not None:
             ledger = record["ledger"]
@@ -180,8 +184,11 @@ class Train(Experiment):
 
         Where limits are to be kept, the best is the nearest to keeping them with caution, and of those that keep them the one that earns most.
         """
-        found = evaluate(run.policy, run.domain, "validation", self.curve_episodes, stories=0)
-        returns, over = found.returns, excess(found.costs, self._limits(run)) if run.algorithm.constrained else 0.0
+        begins = not record["curve"] and record["env_steps"] < run.algorithm.total_steps
+        found = evaluate(run.policy, run.domain, "validation", max(self.curve_episodes, self.episodes if begins else 0), stories=0)
+        if begins:
+            record["start"] = found.values.tolist()
+        returns, over = bootstrap(found.values[: self.curve_episodes]), excess(found.costs, self._limits(run)) if run.algorithm.constrained else 0.0
         record["curve"].append([record["env_steps"], asdict(returns)])
         self._look(record)
         if climb is not None:

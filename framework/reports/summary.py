@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -63,23 +64,53 @@ def judge(run: Run, episodes: int, constrained: bool = False) -> tuple[dict[str,
         summary["constrained"] = {split: _within(domain, evaluations[split]) for split in _SCORES.values() if split in evaluations}
     for split in domain.real_splits:
         summary[split] = _recorded(domain, evaluations[split])
-    summary["unbeaten"] = unbeaten(summary)
     return summary, list(evaluations.values())
 
 
+def since_the_start(domain: Domain, start: Sequence[float], evaluations: Sequence[Evaluation], chosen_by: int) -> dict[str, Any]:
+    """How good the policy was when learning began (`start`), and what learning won (`won`), on the validation split.
+
+    What was won is the mean of differences episode by episode, since both met the same, and in units of the optimum's lead over random acts.
+    The first `chosen_by` episodes do not count: by them it was chosen which policy is kept, which flatters it.
+
+    Args:
+        domain: the world.
+        start: what the episodes were worth to the policy as learning began, `[episodes]`; nothing where that is not known.
+        evaluations: of the policy that was kept.
+        chosen_by: episodes.
+
+    Returns:
+        what there is to tell as plain data; nothing is won that no episodes are left to tell by.
+    """
+    if not start:
+        return {}
+    oracle, began = domain.oracle("validation"), np.array(start)
+    ended = next(found.values for found in evaluations if found.split == "validation")
+    count = min(len(began), len(ended))
+    told = {"start": {"return": asdict(bootstrap(began)), "score": asdict(oracle.score(began))}}
+    if count - chosen_by < 2:
+        return told
+    won, lead = bootstrap((ended[:count] - began[:count])[chosen_by:]), oracle.references[oracle.best].value - oracle.references["random"].value
+    shares = {name: value / lead for name, value in asdict(won).items()}
+    return told | {"won": {"episodes": count - chosen_by, "return": asdict(won), "score": shares}}
+
+
 def unbeaten(summary: Mapping[str, Any]) -> list[str]:
-    """What reads nothing, or needs no language model, and is nevertheless not shown to be worse than the policy: a sentence each."""
+    """What reads nothing, needs no language model or was there before learning, and is nevertheless not shown to be worse than the policy: a sentence each."""
     unseen, known = SPLITS_TOLD[summary["best_known"] == "optimum"]
     told = {"score": unseen, "score_known": known, "score_shift": "the shifted world"}
     constant = scores_of_reference(summary, "best_constant") if "best_constant" in summary["references"] else {}
     found = [(key, f"in {told[key]} always doing the same", score.mean) for key, score in constant.items()]
     for name, control in summary["controls"].items():
         found.append(("score", f"in {unseen} {name.replace('_', ' ')}, which needs no language model,", control["score"]["mean"]))
-    return [
+    lines = [
         f"{rival} scores {score:.3f}; the policy is not shown to be better, {_interval(summary[key])}"
         for key, rival, score in found
         if summary[key]["low"] <= score
     ]
+    if "won" in summary and (won := summary["won"]["score"])["low"] <= 0:
+        lines.append(f"in {known} the policy as learning began; nothing is shown to have been won since, {_interval(won)}")
+    return lines
 
 
 def _acts(domain: Domain, test: Evaluation) -> dict[str, dict[str, float]]:
@@ -129,7 +160,9 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     for name, control in summary["controls"].items():
         table.add_row(f"{name.replace('_', ' ')} (no language model)", _interval(control["return"]), _interval(control["score"]), *[""] * len(limits))
     if summary.get("before"):
-        table.add_row(f"before training, {known}", _interval(summary["before"]), "", *[""] * len(limits))
+        table.add_row(f"before its warm start, {known}", _interval(summary["before"]), "", *[""] * len(limits))
+    if "start" in summary:
+        table.add_row(f"as learning began, {known}", _interval(summary["start"]["return"]), _interval(summary["start"]["score"]), *[""] * len(limits))
     table.add_row(
         f"trained, {unseen} (test)",
         _interval(summary["return"]),
@@ -140,6 +173,8 @@ def print_summary(summary: Mapping[str, Any], directory: Path) -> None:
     for told, key in ((known, "score_known"), ("shifted world", "score_shift")):
         if key in summary:
             table.add_row(f"trained, {told}", "", _interval(summary[key]), *[""] * len(limits))
+    if "won" in summary:
+        table.add_row(f"won by learning, {known}", _interval(summary["won"]["return"]), _interval(summary["won"]["score"]), *[""] * len(limits))
     _add_references(table, summary, ("constrained_optimum", "optimum", "expert"))
     if limits:
         table.add_row("limit", "", "", *limits, style="dim")

@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,12 +23,12 @@ from framework.config import CONF
 from framework.errors import ConfigError
 from framework.evaluation import Evaluation
 from framework.reports.report import write_report
-from framework.reports.summary import unbeaten
+from framework.reports.summary import since_the_start, unbeaten
 from framework.reports.tables import departures
 from framework.reports.tables.finished import Row, rows
 from framework.reports.tables.sheets import sheets
 from framework.statistics import bootstrap
-from framework.types import Episode, Estimate, Step
+from framework.types import Episode, Estimate, Reference, Step
 
 MEANS = {"minilm": (0.90, 0.93, 0.99), "tfidf": (0.60, 0.61, 0.59)}  # test scores of three seeds
 
@@ -60,6 +62,8 @@ def summary(lm: str = "minilm", seed: int = 0, score: float = 0.5, **changed: An
         "costs_of_references": {name: {"harm": 0.05} for name in references},
         "real": {"cases": 300, "return": around(-0.5), "costs": {}, "rivals": rivals},
         "before": around(-9.0),
+        "start": {"return": around(-7.0), "score": around(0.3)},
+        "won": {"episodes": 6, "return": around(2.0), "score": around(0.2)},
         "best": [2000, -1.0],
         "env_steps": 4096,
         "wall_s": 20.0,
@@ -117,6 +121,26 @@ def test_what_reads_nothing_and_is_not_beaten_is_told() -> None:
         "in the shifted world always doing the same scores 0.400; the policy is not shown to be better, 0.240 [0.190, 0.290]",
         "in unseen wordings closest line, which needs no language model, scores 0.700; the policy is not shown to be better, 0.440 [0.390, 0.490]",
     ]
+
+
+def test_what_learning_won_is_told_by_episodes_that_chose_nothing() -> None:
+    worth = {"random": Reference(-10.0, {}, 0), "optimum": Reference(0.0, {}, 0)}
+    yardstick = SimpleNamespace(best="optimum", references=worth, score=lambda values: bootstrap(1 + values / 10))
+    world: Any = SimpleNamespace(oracle=lambda split: yardstick)
+    start, ended = [-9.0, -9.0, -6.0, -5.0, -4.0, -3.0], np.array([0.0, 0.0, -5.0, -3.0, -3.0, -1.0, 0.0])
+    kept = [replace(evaluation("test"), values=ended + 7), replace(evaluation("validation"), values=ended)]
+    told = since_the_start(world, start, kept, chosen_by=2)
+    assert told["won"]["episodes"] == 4 and told["won"]["return"] == asdict(bootstrap([1, 2, 1, 2]))
+    assert told["won"]["score"]["mean"] == pytest.approx(0.15) and told["start"]["score"]["mean"] == pytest.approx(0.4)
+    assert since_the_start(world, start, kept, chosen_by=5) == {"start": told["start"]}, "one episode tells no interval"
+    assert since_the_start(world, [], kept, chosen_by=2) == {}
+
+
+def test_where_nothing_is_shown_to_have_been_won_a_run_says_so(tmp_path: Path) -> None:
+    told = summary(score=0.7, best_known="optimum", won={"episodes": 6, "return": around(0.4), "score": around(0.04)})
+    assert unbeaten(told) == ["in known wordings the policy as learning began; nothing is shown to have been won since, 0.040 [-0.010, 0.090]"]
+    (sheet,) = (sheet for sheet in sheets(rows([write(tmp_path / "run", told)])) if sheet.title == "toy/Desk")
+    assert dict(zip(sheet.columns, sheet.lines[-2], strict=True))["won by learning"] == "0.040 [-0.010, 0.090]"
 
 
 def test_what_needs_no_language_model_is_a_row(tmp_path: Path) -> None:
@@ -396,7 +420,10 @@ def test_page_has_table_and_stories(tmp_path: Path) -> None:
     for expected in (
         "trained, unseen wordings (test) -5.000 [-5.050, -4.950] 0.500 [0.450, 0.550] over 0.250 0.500",
         "heuristic -2.000 0.800 0.050",
-        "before training, known wordings -9.000 [-9.050, -8.950]",
+        "before its warm start, known wordings -9.000 [-9.050, -8.950]",
+        "as learning began, known wordings -7.000 [-7.050, -6.950] 0.300 [0.250, 0.350]",
+        "won by learning, known wordings 2.000 [1.950, 2.050] 0.200 [0.150, 0.250]",
+        "told by 6 episodes that the policy was not chosen by",
         "trained, shifted world 0.300",
         "limit ≤ 0.1",
         "300 recorded cases (real), scored by what truly happened",
@@ -419,9 +446,9 @@ def test_page_within_limits(tmp_path: Path) -> None:
 
 
 def test_page_without_extras(tmp_path: Path) -> None:
-    told = {key: value for key, value in summary(costs={}).items() if key not in ("real", "before", "best")}
+    told = {key: value for key, value in summary(costs={}).items() if key not in ("real", "before", "start", "won", "best")}
     shown = page(tmp_path, told, evaluation("test"))
-    assert "recorded cases" not in shown.text
+    assert "recorded cases" not in shown.text and "won by learning" not in shown.text
     assert "limit" not in shown.text
     assert "0 acts" in shown.text
 

@@ -30,6 +30,7 @@ def test_a_run_in_words(name: str, tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["env_steps"] >= 160 and len(summary["curve"]) >= 2
     assert summary["score_known"]["low"] <= summary["score_known"]["mean"] <= summary["score_known"]["high"] < 1
+    assert summary["won"]["episodes"] == 12 - 8 and summary["start"]["score"]["mean"] < 1
     told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     played = [metrics for metrics in told if "rollout/reward" in metrics]
     assert played[-1]["step"] == summary["env_steps"], "the last batch is told of too"
@@ -71,6 +72,7 @@ def test_how_far_it_went_from_what_the_lessons_made_of_it(reward: str, tmp_path:
 def test_without_steps_what_the_lessons_made_of_it_is_judged(tmp_path: Path) -> None:
     start_here(tmp_path / "run", *SOME, *LOOKS, "algo=grpo", *SIZES["grpo"], "algo.total_steps=0")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert not {"start", "won"} & summary.keys(), "nothing has been learnt since"
     assert summary["env_steps"] == 0 and [steps for steps, _ in summary["curve"]] == [0] and summary["best"][0] == 0
     kept = (tmp_path / "run" / "checkpoint").resolve()
     again = ("warm_start=none", f"lm.path={kept}", "algo=ppo_text", *SIZES["ppo_text"], "algo.total_steps=0")

@@ -26,6 +26,8 @@ SPLITS_TOLD = {True: ("unseen wordings", "known wordings"), False: ("unseen epis
 """What the splits `test` and `validation` are, where the optimum is known and where it is not."""
 REFERENCES = ("random", "best_constant", "heuristic", "optimum", "expert")
 LEADS = {f"ahead_of_{rival}": rival for rival in ("heuristic", "best_constant")}
+WON = "won by learning"
+"""The name of what a policy won since learning began, in known wordings, as a share of the optimum's lead over random acts."""
 WITHIN = "within limits: "
 """Before the name of what is said of runs that were to keep cost limits: the share of the constrained optimum, and costs."""
 COST = "cost: "
@@ -133,6 +135,8 @@ def _read(path: Path) -> Finished:
 
 def _of_policy(summary: Mapping[str, Any]) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
     estimates = {name: _estimate(summary[name]) for name in SCORES if name in summary}
+    if "won" in summary:
+        estimates[WON] = _estimate(summary["won"]["score"])
     others = {name: scores_of_reference(summary, name) for name in REFERENCES if name in summary["references"]}
     for name, cost in summary["costs"].items():
         column = f"{COST}{name}" if cost["limit"] is None else f"{COST}{name} ≤ {cost['limit']:g}"

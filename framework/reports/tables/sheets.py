@@ -13,7 +13,7 @@ from textwrap import fill
 import matplotlib
 from rich.table import Table
 
-from framework.reports.tables.finished import COST, LEADS, SCORES, SPLITS_TOLD, VALIDATION_LOSS, WITHIN, Row, main_score
+from framework.reports.tables.finished import COST, LEADS, SCORES, SPLITS_TOLD, VALIDATION_LOSS, WITHIN, WON, Row, main_score
 from framework.statistics import bootstrap
 from framework.types import Estimate
 
@@ -66,8 +66,9 @@ def sheets(rows: Sequence[Row]) -> Iterator[Sheet]:
         if first.runs[0].tuned:
             yield _of_models(subject, here, list(first.estimates))
             continue
-        scores = [[row.name, seeds_of(row), *(_cell(row, name) for name in SCORES), *_effort(row)] for row in here]
-        yield Sheet(subject, ["policy", "seeds", *SCORES.values(), "steps", "time"], scores)
+        told = SCORES | ({WON: WON} if any(WON in row.estimates for row in here) else {})
+        scores = [[row.name, seeds_of(row), *(_cell(row, name) for name in told), *_effort(row)] for row in here]
+        yield Sheet(subject, ["policy", "seeds", *told.values(), "steps", "time"], scores)
         yield from _costs(subject, here)
         yield from _within_limits(subject, here)
         yield from _differences(subject, here)
