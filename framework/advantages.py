@@ -94,12 +94,15 @@ def reinforce_plus_plus(rewards: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def whiten(advantages: Tensor, mask: Tensor | None = None, epsilon: float = 1e-8) -> Tensor:
-    """(A − mean) / √(variance + ε) over the places that count, of a shape's own; 0 elsewhere. The variance is of a sample: n − 1."""
+def whiten(advantages: Tensor, mask: Tensor | None = None, epsilon: float = 1e-8, least: float = 0.0) -> Tensor:
+    """(A − mean) / √(variance + ε) over the places that count, of a shape's own; 0 elsewhere. The variance is of a sample: n − 1.
+
+    A deviation below `least` counts as that, so that what hardly differs is not magnified until it does.
+    """
     counts = torch.ones_like(advantages, dtype=torch.bool) if mask is None else mask.bool()
     _same(advantages.ndim, advantages=advantages, mask=counts)
     chosen = advantages[counts]
-    variance = (chosen - chosen.mean()).square().sum() / max(1, len(chosen) - 1)
+    variance = ((chosen - chosen.mean()).square().sum() / max(1, len(chosen) - 1)).clamp(min=least**2)
     return torch.where(counts, (advantages - chosen.mean()) * torch.rsqrt(variance + epsilon), 0.0)
 
 

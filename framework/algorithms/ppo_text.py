@@ -39,7 +39,8 @@ class Details:
         centre_values: the critic says how much a situation is worth beyond the returns' running mean. Far below the truth, as a fresh
             critic is where every episode costs something, every end would look bad and idling good.
         zero_critic: it begins by telling no situation from another.
-        whiten: advantages of a batch have mean 0 and deviation 1.
+        whiten: advantages of a batch have mean 0 and deviation 1; where they differ by less than returns have differed so far, they are not
+            magnified. A policy that has solved its world would otherwise learn from nothing but its critic's errors, as loudly as from anything.
         clip_values: the critic is not led further than `clip_range` by one batch.
         teach_trunk: the critic's gradient reaches the language model that it reads with; otherwise it makes do with the states there are.
     """
@@ -98,16 +99,19 @@ class TextPPO(PolicyGradient):
             batch = Batch.of(play(policy, worlds, self.seeds(run.seed, self.n_episodes)), run.device)
             states = self.states(policy, batch)
             mean, deviation = self.moments(batch)
-            rewards = (batch.rewards - self.price(batch, self.reference(policy, batch))) / deviation
+            unit = deviation if self.details.scale_rewards else 1.0
+            centre = mean / unit if self.details.centre_values else 0.0
+            rewards = (batch.rewards - self.price(batch, self.reference(policy, batch))) / unit
             beyond = policy.critic(states)[:, 0].detach()
-            values = beyond + mean / deviation
+            values = beyond + centre
             if self.steps < self.critic_warmup * self.total_steps:
                 returns = self.advantages(batch, rewards, values, gae_lambda=1.0) + values
-                self.warm_up(policy, states, returns - mean / deviation)
+                self.warm_up(policy, states, returns - centre)
             else:
                 advantages = self.advantages(batch, rewards, values, self.gae_lambda)
                 returns = advantages + values
-                self.improve(policy, batch, whiten(advantages) if self.details.whiten else advantages, returns - mean / deviation, beyond)
+                learnt = whiten(advantages, least=deviation / unit) if self.details.whiten else advantages
+                self.improve(policy, batch, learnt, returns - centre, beyond)
             self.account(batch, {**batch.flat(len(batch.played)), "train/explained_variance": _explained(values, returns)})
 
     def begin(self, policy: SpeakingPolicy, run: Learning) -> None:
@@ -185,15 +189,14 @@ class TextPPO(PolicyGradient):
         return gae(table, batch.by_episode(values)[0], mask, self.gamma, gae_lambda)[mask]
 
     def moments(self, batch: Batch) -> tuple[float, float]:
-        """Mean and standard deviation of all episodes' returns so far, by which values are centred and rewards scaled; 0 and 1 where they are not."""
+        """Mean and standard deviation of all episodes' returns so far, by which values are centred and rewards scaled; 1 while they do not differ."""
         count, mean, squares = self._counters.get("returns", (0, 0.0, 0.0))
         for total in batch.totals.tolist():
             count, before = count + 1, mean
             mean += (total - mean) / count
             squares += (total - before) * (total - mean)
         self._counters["returns"] = [count, mean, squares]
-        deviation = float((squares / count) ** 0.5) or 1.0  # while they do not differ
-        return float(mean) if self.details.centre_values else 0.0, deviation if self.details.scale_rewards else 1.0
+        return float(mean), float((squares / count) ** 0.5) or 1.0
 
 
 def redraw(layer: torch.nn.Module) -> None:

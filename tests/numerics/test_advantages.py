@@ -103,6 +103,11 @@ def test_whitening_counts_what_the_mask_says() -> None:
     torch.testing.assert_close(whiten(torch.ones(1)), torch.zeros(1))
 
 
+def test_whitening_magnifies_nothing_that_differs_less_than_it_must() -> None:
+    torch.testing.assert_close(whiten(torch.tensor([1.0, 3.0]), least=10.0), torch.tensor([-0.1, 0.1]))
+    torch.testing.assert_close(whiten(torch.tensor([-7.0, 0.0, 7.0]), least=2.0), torch.tensor([-1.0, 0.0, 1.0]))
+
+
 def test_no_gradient_passes() -> None:
     rewards, values, mask, _ = episodes()
     assert not gae(rewards, values.requires_grad_(), mask).requires_grad

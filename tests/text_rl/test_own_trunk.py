@@ -260,7 +260,7 @@ def test_a_first_act_is_paid_for_what_it_makes_possible(kind: str, anew: Callabl
 @pytest.mark.slow
 def test_what_situations_are_worth_is_learnt_beside_a_policy_that_has_nothing_to_learn(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two turns by chance the second earns a third after `right` (`b`), nothing after `left` (`a`)."""
-    monkeypatch.setattr(ppo_text, "whiten", torch.zeros_like)
+    monkeypatch.setattr(ppo_text, "whiten", lambda advantages, least: torch.zeros_like(advantages))
     policy, algo = speaker(taught, TwoTurns), ppo(total_steps=1_200, critic_warmup=0.0, vf_coef=0.5)
     begins = [parameter.detach().clone() for parameter in policy.lm.parameters()]
     learn(policy, TwoTurns, algo)

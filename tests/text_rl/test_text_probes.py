@@ -49,6 +49,16 @@ def test_a_first_act_is_paid_for_what_it_makes_possible(name: str, changed: dict
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [3, 6])
+def test_what_was_learnt_is_not_lost_to_a_critic_that_is_a_little_wrong(seed: int, taught: Path) -> None:
+    """Once all episodes earn the same, only the critic's errors are left to learn from; magnified to deviation 1 they undo what was learnt."""
+    policy = speaker(taught, TwoTurns)
+    torch.manual_seed(seed)
+    learn(policy, TwoTurns, algorithm("ppo_text", total_steps=2_000))
+    assert earned(policy, TwoTurns) >= 0.9
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grpo", "ppo_text"])
 def test_an_adapter_learns_what_pays(name: str, taught: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(taught)
