@@ -174,4 +174,6 @@ def _gae(name: str, critic: Tensor, trust: float) -> Estimator:
 
 
 def _whitened_gae(episodes: Episodes, values: Tensor) -> Tensor:
-    return whiten(gae(episodes.rewards, values[episodes.states], episodes.mask, 1.0, 0.95), episodes.mask)
+    """As of a first batch: by the deviation of advantages or of returns, whichever is larger."""
+    advantages = gae(episodes.rewards, values[episodes.states], episodes.mask, 1.0, 0.95)
+    return whiten(advantages, episodes.mask, least=float(episodes.totals.std(correction=0)))
