@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from heapq import nlargest
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from framework.config import Count, NonNegative, Positive
 from framework.errors import ConfigError
-from framework.interfaces import Domain, LanguageModel, SpeakingPolicy
-from framework.lm.critic import Critic
+from framework.interfaces import Domain, LanguageModel
+from framework.lm.actor_critic import SpeakingActorCritic
 from framework.types import Bools, Completion, Conversation, Ints, Message, Observations, Reply, Sampling, Scores, Tokens, Utterance
 from framework.worlds.free_text import speech_of
 
 _MEASURED = 32  # observations whose tokens are counted before anything is learnt
 
 
-class GenerativePolicy(SpeakingPolicy):
+class GenerativePolicy(SpeakingActorCritic):
     """Replies to an observation, as to a user's message, and does what the reply is understood to mean.
 
     A reply in which the domain's speech finds no act, or one that is forbidden now, is the act -1: the turn is lost and costs `format`.
@@ -39,8 +38,6 @@ class GenerativePolicy(SpeakingPolicy):
         ValueError: nothing said in the world is understood.
     """
 
-    critic: Critic
-
     def __init__(
         self,
         lm: LanguageModel,
@@ -51,7 +48,8 @@ class GenerativePolicy(SpeakingPolicy):
         critic_width: Count,
         system: str | None,
     ) -> None:
-        self.lm, self.speech, self.critic_width = lm, speech_of(domain), critic_width
+        super().__init__(lm, critic_width)
+        self.speech = speech_of(domain)
         self.sampling, self.judged = Sampling(max_tokens, temperature), Sampling(max_tokens, evaluation_temperature)
         self.told = () if system is None else (Message("system", system),)
 
@@ -61,13 +59,12 @@ class GenerativePolicy(SpeakingPolicy):
         Raises:
             ConfigError: an observation leaves no room for a reply.
         """
-        self.lm.place(device)
+        super().prepare(observations, device)
         long = nlargest(_MEASURED, dict.fromkeys(observations), key=len)  # by characters; all the others are measured when they are shown
         longest, most = max(map(len, self.prompts(long)), default=0), self.sampling.max_tokens
         if longest + most > self.lm.context:
             told = f"{longest} tokens are shown and {most} more may be said, but the model can read {self.lm.context} in all"
             raise ConfigError("policy.max_tokens", f"{told}; lower it, show less, or take a model that reads more")
-        self.critic = Critic(self.lm.width, self.critic_width).to(device)
 
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:
         """See `Policy`; -1 where nothing allowed is understood."""
@@ -97,18 +94,6 @@ class GenerativePolicy(SpeakingPolicy):
         """See `SpeakingPolicy`."""
         said = self.speech.answer(text, act, np.random.default_rng(int(torch.randint(2**31, ()))))
         return self.lm.encode(Conversation((*self._asked(text), Message("assistant", said))))
-
-    def save(self, directory: Path, working: bool = False) -> None:
-        """Writes the language model, in Hugging Face layout, and the critic."""
-        self.lm.save(directory)
-        self.critic.save(directory)
-
-    def load(self, directory: Path, device: torch.device) -> None:
-        """Restores what `save` wrote."""
-        if not hasattr(self, "critic"):
-            self.prepare((), device)
-        self.lm.load(directory)
-        self.critic.load(directory, device)
 
     def _asked(self, text: str) -> Sequence[Message]:
         messages = self.speech.messages(text)

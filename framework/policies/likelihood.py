@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,14 +11,14 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from framework.config import Count, Positive
-from framework.interfaces import Domain, LanguageModel, SpeakingPolicy
-from framework.lm.critic import Critic
+from framework.interfaces import Domain, LanguageModel
+from framework.lm.actor_critic import SpeakingActorCritic
 from framework.types import Bools, Conversation, Ints, Message, Observations, Scores, Tokens, Utterance
 
 _TOGETHER = 32  # observations whose acts are scored in one go
 
 
-class LikelihoodPolicy(SpeakingPolicy):
+class LikelihoodPolicy(SpeakingActorCritic):
     """A categorical distribution over the acts that are allowed: softmax of the log-likelihoods of their names as replies.
 
     Every act can be understood, and none that is forbidden can be picked; the model never generates. An act is one draw.
@@ -33,20 +32,13 @@ class LikelihoodPolicy(SpeakingPolicy):
         critic_width: of the critic's layer.
     """
 
-    critic: Critic
-
     def __init__(self, lm: LanguageModel, domain: Domain, normalize: Literal["none", "tokens", "words"], temperature: Positive, critic_width: Count) -> None:
         if len(domain.acts) < 2:
             raise ValueError(
                 f"{domain.name}/{domain.environment} has one act, so there is nothing to choose; what is answered in words needs policy=generative"
             )
-        self.lm, self.names, self.normalize = lm, [act.replace("_", " ") for act in domain.acts], normalize
-        self.temperature, self.critic_width = temperature, critic_width
-
-    def prepare(self, observations: Sequence[str], device: torch.device) -> None:
-        """Loads the language model and makes a fresh critic."""
-        self.lm.place(device)
-        self.critic = Critic(self.lm.width, self.critic_width).to(device)
+        super().__init__(lm, critic_width)
+        self.names, self.normalize, self.temperature = [act.replace("_", " ") for act in domain.acts], normalize, temperature
 
     @torch.no_grad()
     def act(self, observations: Observations, deterministic: bool = False) -> Ints:
@@ -78,18 +70,6 @@ class LikelihoodPolicy(SpeakingPolicy):
     def lesson(self, text: str, act: int) -> Tokens:
         """See `SpeakingPolicy`."""
         return self.lm.encode(Conversation((Message("user", text), Message("assistant", self.names[act]))))
-
-    def save(self, directory: Path, working: bool = False) -> None:
-        """Writes the language model, in Hugging Face layout, and the critic."""
-        self.lm.save(directory)
-        self.critic.save(directory)
-
-    def load(self, directory: Path, device: torch.device) -> None:
-        """Restores what `save` wrote."""
-        if not hasattr(self, "critic"):
-            self.prepare((), device)
-        self.lm.load(directory)
-        self.critic.load(directory, device)
 
     def _scored(self, texts: Sequence[str], masks: Sequence[Bools] | Bools) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Scores of acts `[B, A]` (-inf: forbidden), states `[B, D]`, and which observations they are of; each distinct one is read once."""

@@ -41,7 +41,6 @@ NEVER: dict[str, tuple[str, ...]] = {
     "framework.worlds": tuple(f"framework.{part}" for part in ("policies", "rewards", "algorithms", "lm", "preferences", "reports")),
     "framework.preferences": tuple(f"framework.{part}" for part in ("policies", "rewards", "algorithms", "reports")),
     "framework.tuning": tuple(f"framework.{part}" for part in ("policies", "rewards", "worlds", "reports")),
-    "framework.jobs": ("domains",),
     "domains": (
         *("torch", "transformers", "peft", "stable_baselines3", "hydra", "omegaconf", "conf", "experiments", "run", "framework*._*"),
         *(f"framework.{part}" for part in ("algorithms", "policies", "rewards", "lm", "cli", "assemble", "experiment", "checkpoint", "tracking", "reports")),

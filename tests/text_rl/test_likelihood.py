@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from speakers import ACTS, picker
+from speakers import ACTS, OneTurn, algorithm, learn, picker
+from torch.distributions import Categorical
 
 from framework.types import Conversation, Message, Observations
 
@@ -46,3 +47,14 @@ def test_what_was_picked_is_as_likely_when_scored_again_and_forbidden_acts_never
     torch.testing.assert_close(states, policy.states(observations.texts), rtol=0, atol=2e-5)
     torch.testing.assert_close(states, torch.from_numpy(np.stack([utterance.state for utterance in said])), rtol=0, atol=2e-5)  # type: ignore[misc]
     assert all(masks[row][act] for row, act in enumerate(policy.act(observations, deterministic=True)))
+
+
+def test_the_entropy_told_is_that_of_the_policy(micro: Path) -> None:
+    policy, told, episodes = picker(micro, normalize="none"), dict[str, float](), 512  # longer names are less likely, so the three are not alike
+    said = {utterance.act: utterance for utterance in policy.say(shown(["go"] * 10_000, [[True] * 3] * 10_000))}
+    likely = policy.logprobs([said[act] for act in range(3)])
+    assert 0.1 < Categorical(logits=likely).entropy() < 1  # in nats; three that are alike have 1.1
+    spread = float((likely.exp() * (likely - (likely.exp() @ likely)).square()).sum().sqrt())
+    reinforce = algorithm("reinforce", n_groups=episodes // 2, group_size=2, total_steps=episodes)
+    learn(policy, OneTurn, reinforce, lambda _, metrics: told.update(metrics) is None)
+    assert told["rollout/entropy"] == pytest.approx(float(Categorical(logits=likely).entropy()), abs=4 * spread / episodes**0.5)
