@@ -132,8 +132,10 @@ class Batch:
     def minibatches(self, size: int, epochs: int) -> Iterator[Tensor]:
         """Numbers of turns in parts of `size` or fewer, in a fresh order every epoch.
 
-        Episodes are shuffled and their turns stay together, since what they have been shown begins alike and is then read once.
+        Parts are as few as may be and of one size, give or take a turn: each is an update, and one of what few turns are left over would move the
+        policy as far as the others do. Episodes are shuffled and their turns stay together, since what they have been shown begins alike
+        and is then read once.
         """
         for _ in range(epochs):
             chance = torch.rand(len(self.played))[self.episodes.cpu()]
-            yield from chance.argsort(stable=True).to(self.turns.device).split(size)
+            yield from chance.argsort(stable=True).to(self.turns.device).tensor_split(math.ceil(len(self.said) / size))

@@ -10,6 +10,7 @@ import shlex
 import typing
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,7 @@ def test_every_choice_builds_and_loads_nothing_heavy(choice: str, tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} <= {"config.yaml", "metrics.jsonl", "tensorboard", "wandb"}
 
 
-@pytest.mark.parametrize("lm", fitting("lm", LineEncoder))
-@pytest.mark.parametrize("algo", fitting("algo", StableBaselines))
+@pytest.mark.parametrize(("algo", "lm"), zip(fitting("algo", StableBaselines), cycle(reversed(fitting("lm", LineEncoder))), strict=False))
 def test_algorithms_and_readers_go_together(algo: str, lm: str, tmp_path: Path) -> None:
     _, run = built(tmp_path, f"algo={algo}", f"lm={lm}", *NEEDED.get(f"lm={lm}", []))
     assert run.identity["algo"] == algo and run.identity["lm"] == lm
@@ -169,11 +169,12 @@ def settings(kind: Any, group: str) -> dict[str, inspect.Parameter]:
 
 @cache
 def shown(group: str) -> dict[str, set[str]]:
-    """For each target in a group: every key that any of its YAMLs shows."""
+    """For each target in a group: every key that any of its YAMLs shows, all of them composed at once, side by side."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=[f"+{group}@shown.{number}={name}" for number, name in enumerate(options(group))])
     keys: dict[str, set[str]] = {}
-    for choice in (choice for choice in CHOICES if choice.startswith(f"{group}=")):
-        for _, node in nodes(plain(choice)[group], group):
-            keys.setdefault(node["_target_"], set()).update(map(str, node.keys() - {"_target_"}))
+    for _, node in nodes(OmegaConf.to_container(config.shown), group):
+        keys.setdefault(node["_target_"], set()).update(map(str, node.keys() - {"_target_"}))
     return keys
 
 

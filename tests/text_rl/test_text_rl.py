@@ -207,6 +207,20 @@ def episodes(*rewards: list[float]) -> Batch:
     return Batch.of([Played([Turn(nothing, reward) for reward in row], terminated=True) for row in rewards], CPU)
 
 
+def test_updates_are_of_one_size_and_episodes_stay_together() -> None:
+    played = episodes(*[[0.0] * length for length in (3, 1, 4, 1, 5, 9, 2, 6)])  # 31 turns
+    first, second = list(played.minibatches(10, 1)), list(played.minibatches(10, 1))
+    for parts in (first, second):
+        assert [len(part) for part in parts] == [8, 8, 8, 7]
+        rows = torch.cat(parts)
+        assert sorted(rows.tolist()) == list(range(31))
+        assert len(played.episodes[rows].unique_consecutive()) == 8 and all(
+            after == before + 1 or after in (0, 3, 4, 8, 9, 14, 23, 25) for before, after in pairwise(rows.tolist())
+        )
+    assert not torch.equal(torch.cat(first), torch.cat(second))
+    assert [len(part) for part in played.minibatches(31, 2)] == [31, 31] and [len(part) for part in played.minibatches(64, 1)] == [31]
+
+
 def test_the_critic_reads_what_the_policy_found_when_it_spoke_or_reads_anew(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy, algo = speaker(taught, TwoTurns), algorithm("ppo_text")
     assert isinstance(algo, TextPPO)
