@@ -246,8 +246,8 @@ def test_signals_are_judged_by_the_runs_that_were_exploited_and_by_those_that_we
     ]
 
 
-@pytest.mark.parametrize("group", ["reward", "data"])
-def test_each_seed_may_have_a_fitted_reward_or_judged_pairs_of_its_own(group: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", ["reward", "data", "lm"])
+def test_each_seed_may_have_a_fitted_reward_judged_pairs_or_lessons_of_its_own(group: str, tmp_path: Path) -> None:
     def write_run(seed: int, path: str, kl_coef: float) -> None:
         settings = {group: {"path": path}, "algo": {"kl_coef": kl_coef}}
         write(tmp_path / f"{seed}-{path}-{kl_coef}", summary(seed=seed, reward="ensemble"), settings)

@@ -33,8 +33,8 @@ WITHIN = "within limits: "
 COST = "cost: "
 """Before the name of a safety cost and its limit: violations an episode in unseen wordings."""
 VALIDATION_LOSS = "validation loss"
-_PLACES = ("reward.path", "data.path")
-"""Of a fitted reward, or of pairs that were judged for it: each seed may have its own."""
+_PLACES = ("reward.path", "data.path", "lm.path")
+"""Of a fitted reward, of pairs that were judged for it, or of lessons that runs go on from: each seed may have its own."""
 _NO_PART_OF_A_RESULT = ("seed", "device", "threads", "checkpoint", "resume", "tracker", "experiment", "rollout")
 
 
